@@ -1,0 +1,149 @@
+"""Who may do what: roles, permissions, the one table between them, and the marks that every view carries."""
+
+import enum
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import wraps
+from typing import Any, TypeVar
+from uuid import UUID
+
+from flask_jwt_extended import get_current_user, verify_jwt_in_request
+
+from server.errors import Forbidden, NotFound
+
+
+class Role(enum.StrEnum):
+    """What a person is to the programme."""
+
+    RESIDENT = "resident"
+    COMMUNITY_STAFF = "community-staff"
+    SCHOOL_STAFF = "school-staff"
+    STREET = "street"
+    DISTRICT = "district"
+    OPERATOR = "operator"
+
+
+class Permission(enum.StrEnum):
+    """One thing that a view lets a person do."""
+
+    SESSION_END = "session:end"
+    PROFILE_OWN = "profile:own"
+    WALLET_OWN = "wallet:own"
+    ACTIVITY_RECORD = "activity:record"
+    PARTNER_BIND = "partner:bind"
+    REWARD_REDEEM = "reward:redeem"
+    CAMPAIGN_JOIN = "campaign:join"
+    CAMPAIGN_READ = "campaign:read"
+    CAMPAIGN_RUN = "campaign:run"
+    ORGANISATION_RUN = "organisation:run"
+    STAFF_MANAGE = "staff:manage"
+    PARTNER_MANAGE = "partner:manage"
+    REPORT_READ = "report:read"
+    LEDGER_CORRECT = "ledger:correct"
+
+
+_RUNNERS = frozenset(
+    {Permission.SESSION_END, Permission.CAMPAIGN_READ, Permission.CAMPAIGN_RUN, Permission.REPORT_READ}
+)
+
+PERMISSIONS: dict[Role, frozenset[Permission]] = {
+    Role.RESIDENT: frozenset(
+        {
+            Permission.SESSION_END,
+            Permission.PROFILE_OWN,
+            Permission.WALLET_OWN,
+            Permission.ACTIVITY_RECORD,
+            Permission.PARTNER_BIND,
+            Permission.REWARD_REDEEM,
+            Permission.CAMPAIGN_JOIN,
+            Permission.CAMPAIGN_READ,
+        }
+    ),
+    Role.COMMUNITY_STAFF: _RUNNERS,
+    Role.SCHOOL_STAFF: _RUNNERS,
+    Role.STREET: _RUNNERS | {Permission.ORGANISATION_RUN},
+    Role.DISTRICT: _RUNNERS
+    | {
+        Permission.ORGANISATION_RUN,
+        Permission.STAFF_MANAGE,
+        Permission.PARTNER_MANAGE,
+        Permission.LEDGER_CORRECT,
+    },
+    # An operator keeps the service running and sees no resident's affairs.
+    Role.OPERATOR: frozenset({Permission.SESSION_END, Permission.STAFF_MANAGE, Permission.PARTNER_MANAGE}),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Actor:
+    """The person behind a request, as a value that rules can take.
+
+    `division` is the prefix of official codes that a member of staff answers for, `organisation_id` the one
+    organisation; a resident has neither. `session_id` names the sign-in that the request belongs to.
+    """
+
+    id: UUID
+    role: Role
+    session_id: UUID
+    division: str | None = None
+    organisation_id: UUID | None = None
+
+    @property
+    def is_resident(self) -> bool:
+        """Whether this is a resident and not staff."""
+        return self.role is Role.RESIDENT
+
+    def may(self, permission: Permission) -> bool:
+        """Whether the role carries the permission."""
+        return permission in PERMISSIONS[self.role]
+
+    def covers(self, division: str, organisation_id: UUID | None = None) -> bool:
+        """Whether a place lies inside the scope.
+
+        Staff of one organisation cover that organisation alone, never the community around it.
+        """
+        if self.organisation_id is not None:
+            return organisation_id == self.organisation_id
+        return self.division is not None and division.startswith(self.division)
+
+    def require_cover(self, division: str, organisation_id: UUID | None = None) -> None:
+        """Raise NotFound for a place outside the scope: what one may not see does not exist."""
+        if not self.covers(division, organisation_id):
+            raise NotFound
+
+
+View = TypeVar("View", bound=Callable[..., Any])
+
+
+def require(permission: Permission) -> Callable[[View], View]:
+    """Let a view run only for a signed-in person whose role carries `permission`.
+
+    Raises Unauthenticated, TokenExpired, TokenRevoked (through the token loaders) and Forbidden.
+    """
+
+    def mark(view: View) -> View:
+        @wraps(view)
+        def guarded(*args: Any, **kwargs: Any) -> Any:
+            verify_jwt_in_request()
+            if not actor().may(permission):
+                raise Forbidden
+            return view(*args, **kwargs)
+
+        guarded.access = permission  # type: ignore[attr-defined]  # read by the test over the URL map
+        return guarded  # type: ignore[return-value]
+
+    return mark
+
+
+def public(view: View) -> View:
+    """Declare that a view is open to everyone, or checks a credential of its own kind (a signature, a password)."""
+    view.access = "public"  # type: ignore[attr-defined]
+    return view
+
+
+def actor() -> Actor:
+    """The person behind the current request; only after `@require`."""
+    found = get_current_user()
+    if not isinstance(found, Actor):
+        raise TypeError("actor() was asked for in a view without @require")
+    return found

@@ -1,0 +1,45 @@
+"""Background work by procrastinate: jobs live in PostgreSQL and are enqueued in the caller's own transaction."""
+
+import copy
+from datetime import datetime
+from typing import Any
+
+import procrastinate
+import sqlalchemy as sa
+from flask import Flask
+from sqlalchemy.orm import Session
+
+from server.database import APPLICATION_ROLE
+
+
+def make_app(database_url: str, blueprints: dict[str, procrastinate.Blueprint]) -> procrastinate.App:
+    """The job application over its own small pool, in the application's database role."""
+    connector = procrastinate.PsycopgConnector(
+        conninfo=database_url,
+        kwargs={"options": f"-c timezone=UTC -c role={APPLICATION_ROLE}", "application_name": "tanpuhui-worker"},
+        min_size=1,
+        max_size=4,
+    )
+    app = procrastinate.App(connector=connector)
+    for namespace, tasks in blueprints.items():
+        # A copy: adding renames the tasks, and a process may make more than one application.
+        app.add_tasks_from(copy.deepcopy(tasks), namespace=namespace)
+    return app
+
+
+def install(app: Flask, database_url: str, blueprints: dict[str, procrastinate.Blueprint]) -> None:
+    """Give the application its jobs; nothing connects before a worker runs."""
+    app.extensions["tanpuhui_jobs"] = make_app(database_url, blueprints)
+
+
+def enqueue(
+    session: Session, task: procrastinate.tasks.Task[Any, Any, Any], *, at: datetime | None = None, **arguments: Any
+) -> None:
+    """Enqueue a job in the session's transaction: it exists exactly if the change that asks for it does."""
+    connection = session.connection().connection.driver_connection
+    task.configure(connection=connection, schedule_at=at).defer(**arguments)
+
+
+def waiting(session: Session) -> int:
+    """How many jobs wait, for the metrics."""
+    return int(session.scalar(sa.text("SELECT count(*) FROM procrastinate_jobs WHERE status = 'todo'")) or 0)

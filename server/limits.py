@@ -1,0 +1,71 @@
+"""Rate limits by person or address. The counters live in Redis and may vanish; without it each process counts alone,
+and sign-in, spending and staff grants fall back to a stricter limit.
+"""
+
+from flask import Flask, current_app, request
+from flask_jwt_extended import get_jwt, verify_jwt_in_request
+from flask_jwt_extended.exceptions import JWTExtendedException
+from flask_limiter import Limiter
+from flask_limiter.util import get_remote_address
+from jwt import PyJWTError
+
+from server.cache import CLIENT_OPTIONS, cache
+
+BODY_BYTES_MAX = 64 * 1024
+FEED_BODY_BYTES_MAX = 5 * 1024 * 1024
+
+EVERYDAY = "600 per minute"
+
+
+def caller() -> str:
+    """Whom a request counts against: the session named by a token, else the address."""
+    try:
+        if verify_jwt_in_request(optional=True) is not None:
+            return f"person:{get_jwt()['sub']}"
+    except (JWTExtendedException, PyJWTError):
+        pass  # a bad token is refused by the view; here it counts against its address
+    return f"address:{get_remote_address()}"
+
+
+limiter = Limiter(
+    key_func=caller,
+    default_limits=[EVERYDAY],
+    strategy="fixed-window",
+    in_memory_fallback_enabled=True,
+    headers_enabled=False,
+)
+
+
+def _stricter_without_redis(usual: str, strict: str) -> str:
+    return usual if cache().alive() else strict
+
+
+def sign_in_limit() -> str:
+    """Attempts to sign in, by address."""
+    return _stricter_without_redis("60 per minute", "10 per minute")
+
+
+def spend_limit() -> str:
+    """Spending and staff grants, by person."""
+    return _stricter_without_redis("60 per minute", "10 per minute")
+
+
+def feed_partner() -> str:
+    """A feed counts against the partner that it names."""
+    return f"partner:{(request.view_args or {}).get('partner_code', '')}"
+
+
+def install(app: Flask, redis_url: str, *, enabled: bool) -> None:
+    """Give the application its limiter and its largest body."""
+    app.config["MAX_CONTENT_LENGTH"] = BODY_BYTES_MAX
+    app.config["MAX_FORM_MEMORY_SIZE"] = BODY_BYTES_MAX
+    app.config["RATELIMIT_ENABLED"] = enabled
+    app.config["RATELIMIT_STORAGE_URI"] = redis_url
+    # `limits` builds its own client; it gets the same short patience as ours.
+    app.config["RATELIMIT_STORAGE_OPTIONS"] = CLIENT_OPTIONS
+    limiter.init_app(app)
+
+
+def limits_enabled() -> bool:
+    """Whether rates are limited at all (a bench may switch them off)."""
+    return bool(current_app.config["RATELIMIT_ENABLED"])
