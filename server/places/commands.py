@@ -1,0 +1,30 @@
+"""`flask places …`: what an operator does with places."""
+
+import click
+from flask import current_app
+from flask.cli import AppGroup
+
+from server.database import run_transaction
+from server.places import divisions
+from server.places.district_data import DistrictDataError, read_district
+from server.settings import Settings
+
+places = AppGroup("places", help="Divisions, organisations and theme days.")
+
+
+@places.command("load")
+def load() -> None:
+    """Load the district's data folder; a second time changes nothing."""
+    settings: Settings = current_app.extensions["tanpuhui_settings"]
+    try:
+        data = read_district(settings.district_folder)
+        click.echo(f"places: district {data.code}, edition {data.edition_on}", err=True)
+        done = run_transaction(lambda session: divisions.load(session, data))
+    except DistrictDataError as error:
+        raise click.ClickException(str(error)) from error
+    click.echo(
+        f"places: {done.divisions_added} divisions added, {done.divisions_renamed} renamed or reopened, "
+        f"{done.divisions_closed} ended, {done.divisions_unchanged} as before; "
+        f"{done.theme_days_written} theme days written",
+        err=True,
+    )
