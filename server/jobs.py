@@ -5,7 +5,6 @@ from datetime import datetime
 from typing import Any
 
 import procrastinate
-import sqlalchemy as sa
 from flask import Flask
 from sqlalchemy.orm import Session
 
@@ -33,13 +32,8 @@ def install(app: Flask, database_url: str, blueprints: dict[str, procrastinate.B
 
 
 def enqueue(
-    session: Session, task: procrastinate.tasks.Task[Any, Any, Any], *, at: datetime | None = None, **arguments: Any
+    session: Session, jobs: procrastinate.App, name: str, *, at: datetime | None = None, **arguments: Any
 ) -> None:
-    """Enqueue a job in the session's transaction: it exists exactly if the change that asks for it does."""
+    """Enqueue the job `namespace:name` in the session's transaction: it exists exactly if what asks for it does."""
     connection = session.connection().connection.driver_connection
-    task.configure(connection=connection, schedule_at=at).defer(**arguments)
-
-
-def waiting(session: Session) -> int:
-    """How many jobs wait, for the metrics."""
-    return int(session.scalar(sa.text("SELECT count(*) FROM procrastinate_jobs WHERE status = 'todo'")) or 0)
+    jobs.configure_task(name, connection=connection, schedule_at=at).defer(**arguments)

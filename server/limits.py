@@ -41,8 +41,13 @@ def _stricter_without_redis(usual: str, strict: str) -> str:
 
 
 def sign_in_limit() -> str:
-    """Attempts to sign in, by address."""
+    """Attempts by staff to sign in with a password, by address."""
     return _stricter_without_redis("60 per minute", "10 per minute")
+
+
+def phone_sign_in_limit() -> str:
+    """Sign-ins and refreshes of phones, by address: a mobile network puts thousands of residents behind one."""
+    return _stricter_without_redis("1200 per minute", "300 per minute")
 
 
 def spend_limit() -> str:

@@ -59,6 +59,8 @@ def configure(level: str) -> None:
     root.setLevel(level)
     # httpx logs every address it calls at INFO, and a code2Session address holds the app secret.
     logging.getLogger("httpx").setLevel(logging.WARNING)
+    # Registering and fetching jobs would fill every command's output; the jobs log what they did themselves.
+    logging.getLogger("procrastinate").setLevel(logging.WARNING)
     logging.getLogger("httpcore").setLevel(logging.WARNING)
 
 

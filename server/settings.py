@@ -37,6 +37,7 @@ class Settings:
     web_workers: int
     database_pool_size: int
     log_level: str
+    proxy_hops: int = 0
     rate_limits: bool = True
 
     @classmethod
@@ -99,6 +100,7 @@ class _Reader:
             port=self.number("PORT", 8000, 0, 65535),
             web_workers=self.number("WEB_WORKERS", 2, 1, 64),
             database_pool_size=self.number("DATABASE_POOL_SIZE", 8, 1, 200),
+            proxy_hops=self.number("PROXY_HOPS", 0, 0, 5),
             log_level=self.choice("LOG_LEVEL", "INFO", ("DEBUG", "INFO", "WARNING", "ERROR")),
         )
         if made.is_production and urlsplit(made.wechat_base_url).scheme != "https":

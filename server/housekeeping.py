@@ -1,0 +1,51 @@
+"""Housekeeping of the ground floor: forgetting what has run out, and jobs that a dead worker left behind."""
+
+from collections.abc import Callable
+
+import procrastinate
+import structlog
+
+from server import idempotency
+from server.clock import now
+from server.database import transaction
+from server.people import sessions
+
+log = structlog.get_logger()
+
+tasks = procrastinate.Blueprint()
+
+# Each round is a transaction of its own and deletes a bounded number of rows; what is left waits for tomorrow.
+ROUNDS_MAX = 1_000
+ATTEMPTS_MAX = 5
+
+
+# 03:10 in Shanghai, when hardly anybody earns.
+@tasks.periodic(cron="10 19 * * *")
+@tasks.task(name="forget-old", queueing_lock="forget-old", lock="forget-old")
+def forget_old(timestamp: int) -> None:  # noqa: ARG001 -- the periodic deferrer passes it
+    """Delete stored answers and sign-ins that have run out."""
+    for name, forget in (("idempotency_record", idempotency.forget_old), ("sign_in", sessions.forget_old)):
+        log.info("forgotten", table=name, rows=_until_nothing_is_left(forget))
+
+
+@tasks.periodic(cron="*/5 * * * *")
+@tasks.task(name="retry-stalled", queueing_lock="retry-stalled", pass_context=True)
+async def retry_stalled(context: procrastinate.JobContext, timestamp: int) -> None:  # noqa: ARG001
+    """Queue again the jobs whose worker died over them; every job may run twice. A job that keeps killing is left."""
+    manager = context.app.job_manager
+    for job in await manager.get_stalled_jobs():
+        log.warning("job_stalled", job_id=job.id, task=job.task_name, attempts=job.attempts)
+        if job.attempts < ATTEMPTS_MAX:
+            await manager.retry_job(job)
+
+
+def _until_nothing_is_left(forget: Callable[..., int]) -> int:
+    """Call `forget` in transactions of its own until it deletes nothing, ROUNDS_MAX times at most; the rows deleted."""
+    total = 0
+    for _ in range(ROUNDS_MAX):
+        with transaction() as session:
+            deleted = forget(session, now=now())
+        if deleted == 0:
+            break
+        total += deleted
+    return total
