@@ -1,0 +1,60 @@
+"""`flask rules …` and `flask counts …`."""
+
+import sys
+import time
+
+import click
+import sqlalchemy as sa
+from flask import current_app
+from flask.cli import AppGroup
+
+from points.earning import counts as kept
+from points.earning import rules as rule_files
+from points.earning.rules import RuleDataError
+from points.ledger import verification
+from points.ledger.commands import ledger
+from server.database import run_transaction, transaction
+
+rules = AppGroup("rules", help="The district's earning rules.")
+counts = AppGroup("counts", help="The counts kept by resident and community.")
+
+
+@rules.command("load")
+def load_rules() -> None:
+    """Load the rules of the district's data folder; a second time changes nothing."""
+    folder = current_app.extensions["tanpuhui_settings"].district_folder
+    try:
+        files = rule_files.read_folder(folder)
+        added = run_transaction(lambda session: rule_files.load(session, files))
+    except RuleDataError as error:
+        raise click.ClickException(str(error)) from error
+    click.echo(f"rules: {len(files)} versions in the data folder, added {', '.join(added) or 'nothing new'}", err=True)
+
+
+@counts.command("rebuild")
+def rebuild_counts() -> None:
+    """Write both counts anew from the activities."""
+    click.echo("counts: rebuilding; awards wait meanwhile", err=True)
+    residents, communities = run_transaction(kept.rebuild)
+    click.echo(f"counts: {residents} resident days, {communities} community days", err=True)
+
+
+@ledger.command("verify")
+def verify_ledger() -> None:
+    """Prove lots = transfers, sum = 0, counts = activities; name the first row that is wrong, exit status 1.
+
+    Stands here because the counts are this sub-room's, and the ledger below knows nothing of activities.
+    """
+    began, wrong = time.perf_counter(), 0
+    with transaction() as session:
+        # One snapshot for all checks, so that awards written meanwhile cannot look like differences.
+        session.execute(sa.text("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ"))
+        session.execute(sa.text("SET LOCAL statement_timeout = 0"))
+        for finding in verification.run(session, verification.LEDGER_CHECKS + kept.COUNT_CHECKS):
+            mark = "ok   " if finding.first_wrong is None else "WRONG"
+            click.echo(f"{mark}  {finding.name}  ({finding.looked_at:,} rows)")
+            if finding.first_wrong is not None:
+                wrong += 1
+                click.echo("       first: " + ", ".join(f"{key}={value}" for key, value in finding.first_wrong.items()))
+    click.echo(f"{'proved' if not wrong else f'{wrong} checks FAILED'} in {time.perf_counter() - began:.2f} s")
+    sys.exit(1 if wrong else 0)
