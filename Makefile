@@ -1,7 +1,7 @@
 # Bare `make` prints help. Nothing is needed but make and Python 3.11 or newer; everything else goes into .venv.
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint bench demo fuzz drill openapi lock clean
+.PHONY: help run test lint bench demo flask fuzz drill openapi lock clean
 
 BIN := .venv/bin
 RUN_READY := .venv/.run-ready
@@ -19,6 +19,7 @@ help:
 	@echo '  make test     run the tests               运行测试'
 	@echo '  make lint     check code and contracts    检查代码、迁移与接口文档'
 	@echo '  make demo     the main job, over HTTP     演示主要流程'
+	@echo "  make flask    a command, COMMAND='ledger verify'   运维命令"
 	@echo '  make bench    measure, as ratios          性能测量'
 	@echo '  make fuzz     long generated API calls    接口模糊测试（长）'
 	@echo '  make drill    long failure drills         故障演练（长）'
@@ -45,6 +46,11 @@ bench: $(DEV_READY)
 
 demo: $(RUN_READY)
 	$(BIN)/python -m bench.demo
+
+# A command beside the running service, with its environment: make flask COMMAND='ledger verify'
+flask: $(RUN_READY)
+	@test -f "$${TANPUHUI_DATA:-var}/service.env" || { echo 'No service runs on this data folder: make run first.' >&2; exit 1; }
+	@set -a; . "$$(cd "$${TANPUHUI_DATA:-var}" && pwd)/service.env"; exec $(BIN)/flask --app wsgi $(COMMAND)
 
 fuzz: $(DEV_READY)
 	TANPUHUI_FUZZ=long $(BIN)/python -m pytest -m fuzz $(TEST_ARGUMENTS)

@@ -68,6 +68,7 @@ class IdempotencyRecord(Base):
     request_sha256: Mapped[bytes] = mapped_column(sa.LargeBinary(32))
     answer_status: Mapped[int] = mapped_column(sa.SmallInteger)
     answer_type: Mapped[str] = mapped_column(sa.String(100))
+    answer_etag: Mapped[str | None] = mapped_column(sa.String(100))  # what the next edit must name
     answer_body: Mapped[bytes]
     created_at: Mapped[datetime] = mapped_column(index=True)
 
@@ -114,6 +115,8 @@ def _once(session: Session, key: str, work: Callable[[], Response]) -> Response:
         if stored.request_sha256 != fingerprint:
             raise IdempotencyKeyReused
         answer = Response(stored.answer_body, stored.answer_status, content_type=stored.answer_type)
+        if stored.answer_etag is not None:
+            answer.headers["ETag"] = stored.answer_etag
         answer.headers["Idempotent-Replayed"] = "true"
         return answer
     answer = work()
@@ -124,6 +127,7 @@ def _once(session: Session, key: str, work: Callable[[], Response]) -> Response:
             request_sha256=fingerprint,
             answer_status=answer.status_code,
             answer_type=answer.content_type,
+            answer_etag=answer.headers.get("ETag"),
             answer_body=answer.get_data(),
             created_at=now(),
         )

@@ -10,6 +10,7 @@ import contextlib
 import http.client
 import os
 import secrets
+import shlex
 import shutil
 import signal
 import socket
@@ -56,6 +57,23 @@ READY_STEPS = (
     ("places", ("places", "load")),
     ("carbon methods", ("carbon", "load")),
     ("earning rules", ("rules", "load")),
+)
+# What a command beside the running service reads.
+SERVICE_VARIABLES = (
+    "DATABASE_OWNER_URL",
+    "DATABASE_URL",
+    "HOST",
+    "PORT",
+    "REDIS_URL",
+    "TANPUHUI_DATA",
+    "TANPUHUI_DATA_KEY",
+    "TANPUHUI_DISTRICT",
+    "TANPUHUI_DISTRICT_DATA",
+    "TANPUHUI_ENV",
+    "TANPUHUI_SECRET_KEY",
+    "WECHAT_APPID",
+    "WECHAT_BASE_URL",
+    "WECHAT_SECRET",
 )
 SAMPLE_STEP = ("sample people and partners", ("sample", "load"))
 
@@ -241,6 +259,7 @@ def _serve(stop: StopSignal, stack: contextlib.ExitStack) -> None:
             stand_in.start()
         watched.append((stand_in.name, stand_in))
 
+    _keep_environment(data_folder / "service.env", environ, stack)
     for title, command in READY_STEPS if settings.is_production else (*READY_STEPS, SAMPLE_STEP):
         with _progress(title, stop):
             _run_step(title, command, environ, logs / "prepare.log", stop)
@@ -257,6 +276,15 @@ def _serve(stop: StopSignal, stack: contextlib.ExitStack) -> None:
         _wait_until_ready(settings, web, stop)
     _announce(settings, time.monotonic() - started)
     _watch(web, watched, stop)
+
+
+def _keep_environment(path: Path, environ: Mapping[str, str], stack: contextlib.ExitStack) -> None:
+    """Write what a command beside the running service needs (`make flask`), for as long as it runs, for its owner."""
+    lines = [f"{name}={shlex.quote(environ[name])}\n" for name in SERVICE_VARIABLES if name in environ]
+    path.unlink(missing_ok=True)
+    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as file:
+        file.writelines(lines)
+    stack.callback(path.unlink, missing_ok=True)
 
 
 def _announce(settings: Settings, seconds: float) -> None:

@@ -1,0 +1,287 @@
+// The public report: one request, drawn with DOM calls only, so that no text of the answer is ever read as markup.
+"use strict";
+
+const SUMMARY_URL = "/api/v1/report/summary";
+const DAYS_SHOWN = 30;
+const TIMEOUT_MS = 15000;
+const SVG = "http://www.w3.org/2000/svg";
+const WITHHELD_ZH = "少于 10 名居民，或公布后可推算出这样的数，因此不公布";
+const WITHHELD_EN = "withheld: fewer than 10 residents, or such a figure could be worked out from it";
+const ANSWERS = {
+  met: ["达到目标线", "It is met."],
+  "not-met": ["未达到目标线", "It is not met."],
+  "cannot-be-told-yet": ["目前无法判断", "It cannot be told yet."],
+};
+
+const byId = (id) => document.getElementById(id);
+const count = new Intl.NumberFormat("zh-CN");
+const percent = new Intl.NumberFormat("zh-CN", { style: "percent", minimumFractionDigits: 1, maximumFractionDigits: 1 });
+const wholePercent = new Intl.NumberFormat("zh-CN", { style: "percent", maximumFractionDigits: 1 });
+const oneDecimal = new Intl.NumberFormat("zh-CN", { maximumFractionDigits: 1 });
+
+/** A new element with a class and children; a string child becomes text. */
+function element(tag, className, ...children) {
+  const node = document.createElement(tag);
+  if (className) node.className = className;
+  node.append(...children);
+  return node;
+}
+
+/** A new SVG element with attributes; a string child becomes text. */
+function shape(tag, attributes, ...children) {
+  const node = document.createElementNS(SVG, tag);
+  for (const [name, value] of Object.entries(attributes)) node.setAttribute(name, String(value));
+  node.append(...children);
+  return node;
+}
+
+function english(text) {
+  const node = element("span", "", text);
+  node.lang = "en";
+  return node;
+}
+
+/** The dash of a withheld figure, with its reason for pointer and screen reader. */
+function withheld() {
+  const dash = element("span", "withheld", "—");
+  const reason = `${WITHHELD_ZH} / ${WITHHELD_EN}`;
+  dash.title = reason;
+  dash.setAttribute("role", "img");
+  dash.setAttribute("aria-label", reason);
+  return dash;
+}
+
+const figure = (value) => (value === null ? withheld() : count.format(value));
+
+/** A bar filled to a share between 0 and 1. It repeats a printed number, so screen readers skip it. */
+function bar(share, className) {
+  const fill = element("span", "fill");
+  fill.style.width = `${Math.min(Math.max(share, 0), 1) * 100}%`;
+  const track = element("span", className, fill);
+  track.setAttribute("aria-hidden", "true");
+  return track;
+}
+
+/** The participation rate of a place: withheld with its parts, and not defined where nobody is registered. */
+function rateCell(place) {
+  const cell = element("td");
+  if (place.registered === null || place.participants === null) {
+    cell.append(withheld());
+  } else if (place.registered === 0) {
+    const none = element("span", "", "无登记");
+    none.title = "no registered residents";
+    cell.append(none);
+  } else {
+    const rate = place.participants / place.registered;
+    cell.append(element("span", "rate", bar(rate, "track in-table"), element("b", "", percent.format(rate))));
+  }
+  return cell;
+}
+
+function placeRow(className, header, place) {
+  header.scope = "row";
+  return element("tr", className, header, element("td", "", figure(place.registered)), element("td", "", figure(place.participants)), rateCell(place));
+}
+
+/** One table body per street: its own row, and the rows of its communities, which start folded. */
+function streetBody(street) {
+  const size = element("small", "", `${street.communities.length} 个社区`);
+  const button = element("button", "", element("span", "", street.street_name), size);
+  button.type = "button";
+  const rows = street.communities.map((community) => placeRow("community", element("th", "", community.name), community));
+  const body = element("tbody", "", placeRow("street", element("th", "", button), street), ...rows);
+  body.fold = (folded) => {
+    button.setAttribute("aria-expanded", String(!folded));
+    for (const row of rows) row.hidden = folded;
+  };
+  body.isFolded = () => button.getAttribute("aria-expanded") === "false";
+  button.addEventListener("click", () => {
+    body.fold(!body.isFolded());
+    labelToggle();
+  });
+  body.fold(true);
+  return body;
+}
+
+const streetBodies = () => Array.from(byId("participation").tBodies);
+const anyFolded = () => streetBodies().some((body) => body.isFolded());
+
+function labelToggle() {
+  const [zh, en] = anyFolded() ? ["展开全部社区", "Expand all"] : ["收起全部社区", "Fold all"];
+  byId("toggle-all").replaceChildren(`${zh} `, english(en));
+}
+
+function showParticipation(summary) {
+  for (const body of streetBodies()) body.remove();
+  byId("participation").append(...summary.participation.map(streetBody));
+  byId("population-note").textContent = summary.population_note || "";
+  byId("population-note").hidden = !summary.population_note;
+  byId("toggle-all").hidden = summary.participation.length === 0;
+  labelToggle();
+}
+
+/** Recorded trips by mode. Shares are of the published counts only: a withheld count cannot be in their base. */
+function showTrips(recorded) {
+  const published = recorded.modes.filter((mode) => mode.trips !== null);
+  const total = published.reduce((sum, mode) => sum + mode.trips, 0);
+  const rows = recorded.modes.map((mode) => {
+    if (mode.trips === null) return element("li", "", element("span", "", mode.name), element("span", "count", withheld()));
+    const share = total === 0 ? 0 : mode.trips / total;
+    const shareText = total === 0 ? "" : ` · ${percent.format(share)}`;
+    return element("li", "", element("span", "", mode.name), element("span", "count", element("b", "", count.format(mode.trips)), ` 次${shareText}`), bar(share, "track"));
+  });
+  byId("modes").replaceChildren(...rows);
+  byId("trips-label").textContent = recorded.label;
+  byId("trips-note").textContent = recorded.note || "";
+  byId("trips-note").hidden = !recorded.note;
+  byId("modes-base").replaceChildren(
+    `各方式占已公布的 ${count.format(total)} 次平台记录的比例。`,
+    english(`Shares of the ${count.format(total)} published platform records.`),
+  );
+}
+
+const pointText = (point) => `${point.about ? "约 " : ""}${wholePercent.format(point.share)}`;
+
+/** The goal line between its points. A goal that is "about" is an open dot in a soft disc: it is no sharp limit. */
+function goalChart(points) {
+  const width = 400, height = 240, left = 44, right = 12, top = 30, bottom = 36, inset = 34;
+  const years = points.map((point) => point.year);
+  const firstYear = Math.min(...years), lastYear = Math.max(...years, firstYear + 1);
+  const lowest = Math.min(0.6, ...points.map((point) => point.share - 0.05)), highest = Math.max(0.9, ...points.map((point) => point.share));
+  const x = (year) => left + inset + ((year - firstYear) / (lastYear - firstYear)) * (width - left - right - 2 * inset);
+  const y = (share) => top + ((highest - share) / (highest - lowest)) * (height - top - bottom);
+
+  const words = points.map((point) => `${point.year} 年${pointText(point)}`).join("，");
+  const chart = shape("svg", { class: "goal-chart", viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": `绿色出行比例目标：${words}。没有实测值。` });
+  for (let tenth = Math.ceil(lowest * 10 - 1e-9); tenth <= highest * 10 + 1e-9; tenth += 1) {
+    const level = y(tenth / 10);
+    chart.append(shape("line", { class: "grid", x1: left, x2: width - right, y1: level, y2: level }));
+    chart.append(shape("text", { class: "axis", x: left - 10, y: level + 4.5, "text-anchor": "end" }, `${tenth * 10}%`));
+  }
+  for (let year = firstYear; year <= lastYear; year += 1) {
+    chart.append(shape("text", { class: "axis", x: x(year), y: height - 12, "text-anchor": "middle" }, String(year)));
+  }
+  chart.append(shape("polyline", { class: "goal", points: points.map((point) => `${x(point.year)},${y(point.share)}`).join(" ") }));
+  for (const point of points) {
+    if (point.about) chart.append(shape("circle", { class: "around", cx: x(point.year), cy: y(point.share), r: 15 }));
+    chart.append(shape("circle", { class: point.about ? "dot-about" : "dot", cx: x(point.year), cy: y(point.share), r: 6 }));
+    chart.append(shape("text", { class: "value", x: x(point.year), y: y(point.share) - 21, "text-anchor": "middle" }, pointText(point)));
+  }
+  return chart;
+}
+
+function showGoal(goal) {
+  byId("goal").replaceChildren(goalChart([...goal.points].sort((one, other) => one.year - other.year)));
+  byId("no-estimate").hidden = goal.estimate !== null;
+  const [zh, en] = ANSWERS[goal.answer] || ANSWERS["cannot-be-told-yet"];
+  byId("answer").replaceChildren("是否达到目标：", element("strong", "", zh), english(`Is the goal met? ${en}`));
+}
+
+/** Grams of CO2 equivalent in the largest unit that keeps the number readable. */
+function mass(grams) {
+  if (Math.abs(grams) >= 1e6) return `${oneDecimal.format(grams / 1e6)} 吨 (t CO₂e)`;
+  if (Math.abs(grams) >= 1e3) return `${oneDecimal.format(grams / 1e3)} 千克 (kg CO₂e)`;
+  return `${count.format(grams)} 克 (g CO₂e)`;
+}
+
+function showSavings(savings) {
+  const rows = savings.map((saving) => {
+    const value = element("dd", "", saving.grams === null ? withheld() : mass(saving.grams));
+    return element("div", "", element("dt", "", saving.name || saving.method), value);
+  });
+  byId("savings").replaceChildren(...(rows.length ? rows : [element("div", "", element("dt", "", "所选日期内没有记录。"))]));
+}
+
+function show(summary) {
+  byId("district").textContent = summary.district.name;
+  document.title = `${summary.district.name}碳普惠公众报告`;
+  showParticipation(summary);
+  showTrips(summary.recorded_trips);
+  showGoal(summary.goal);
+  showSavings(summary.savings);
+  byId("footnote").replaceChildren(`— ：${WITHHELD_ZH}。`, english(`—: ${WITHHELD_EN}.`));
+  byId("report").hidden = false;
+}
+
+function say(text, wrong) {
+  byId("status").textContent = text;
+  byId("status").classList.toggle("wrong", wrong);
+}
+
+/** What to tell the reader when the answer was not a summary; the service's own words when it sent a problem document. */
+async function complaint(response) {
+  try {
+    const problem = await response.json();
+    return [problem.title, problem.detail].filter(Boolean).join("：") || `服务返回 ${response.status}`;
+  } catch {
+    return `服务返回 ${response.status}`;
+  }
+}
+
+// Only the newest request may draw: a slow answer for earlier dates must not replace it.
+let latest = 0;
+
+async function load(from, to) {
+  const mine = (latest += 1);
+  const query = new URLSearchParams({ from, to });
+  byId("source").href = `${SUMMARY_URL}?${query}`;
+  say("正在读取… Loading…", false);
+  try {
+    const response = await fetch(`${SUMMARY_URL}?${query}`, { headers: { Accept: "application/json" }, signal: AbortSignal.timeout(TIMEOUT_MS) });
+    const failure = response.ok ? null : await complaint(response);
+    const summary = response.ok ? await response.json() : null;
+    if (mine !== latest) return;
+    if (failure) {
+      byId("report").hidden = true;
+      say(failure, true);
+      return;
+    }
+    show(summary);
+    say(`${summary.from} 至 ${summary.to}`, false);
+  } catch (error) {
+    if (mine !== latest) return;
+    console.error(error);
+    byId("report").hidden = true;
+    say("暂时读不到数据，请稍后再试。The data cannot be read just now; please try again later.", true);
+  }
+}
+
+/** The business day in China, as YYYY-MM-DD, some days before today. */
+function dayBefore(days) {
+  const instant = new Date(Date.now() - days * 86400000);
+  return new Intl.DateTimeFormat("en-CA", { timeZone: "Asia/Shanghai", year: "numeric", month: "2-digit", day: "2-digit" }).format(instant);
+}
+
+const isDay = (text) => /^\d{4}-\d{2}-\d{2}$/.test(text || "");
+const form = byId("period");
+const dateFrom = form.elements.namedItem("from");
+const dateTo = form.elements.namedItem("to");
+
+/** Refuse a period that ends before it begins, in the form itself. */
+function checkOrder() {
+  dateTo.setCustomValidity(dateFrom.value > dateTo.value ? "结束日期不能早于开始日期。The end cannot be before the beginning." : "");
+}
+
+/** Take the period from the page's address, or the last days, and load it. */
+function loadFromAddress() {
+  const address = new URLSearchParams(location.search);
+  dateFrom.value = isDay(address.get("from")) ? address.get("from") : dayBefore(DAYS_SHOWN - 1);
+  dateTo.value = isDay(address.get("to")) ? address.get("to") : dayBefore(0);
+  checkOrder();
+  load(dateFrom.value, dateTo.value);
+}
+
+dateFrom.addEventListener("input", checkOrder);
+dateTo.addEventListener("input", checkOrder);
+form.addEventListener("submit", (event) => {
+  event.preventDefault();
+  history.pushState(null, "", `?${new URLSearchParams({ from: dateFrom.value, to: dateTo.value })}`);
+  load(dateFrom.value, dateTo.value);
+});
+window.addEventListener("popstate", loadFromAddress);
+byId("toggle-all").addEventListener("click", () => {
+  const folded = !anyFolded();
+  for (const body of streetBodies()) body.fold(folded);
+  labelToggle();
+});
+loadFromAddress();

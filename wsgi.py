@@ -1,0 +1,120 @@
+"""Composes the application: the only place that knows every room. Nobody imports it but the servers and the tests.
+
+granian runs `wsgi:create_serving_app` as a factory, one application per worker process; the command line is
+`flask --app wsgi`.
+"""
+
+import sys
+
+from flask import Flask
+from flask_migrate import Migrate
+from werkzeug.middleware.proxy_fix import ProxyFix
+
+import campaigns.drives.commands
+import campaigns.drives.jobs
+import campaigns.drives.routes
+import campaigns.sample.commands
+import campaigns.statistics.routes
+import points.carbon.commands
+import points.earning.commands
+import points.earning.jobs
+import points.earning.routes
+import points.ledger.commands
+import points.ledger.jobs
+import points.ledger.routes
+import points.partners.commands
+import points.partners.routes
+import points.rewards.routes
+import server.commands
+import server.housekeeping
+import server.people.commands
+import server.people.routes
+import server.people.staff_routes
+import server.places.commands
+import server.places.routes
+from server import api, boot, cache, database, health, jobs, limits, logs, pages, problems
+from server.people import sessions, wechat_client
+from server.settings import Settings, SettingsError
+
+BLUEPRINTS = [
+    server.people.routes.blueprint,
+    server.people.staff_routes.blueprint,
+    server.places.routes.blueprint,
+    points.ledger.routes.blueprint,
+    points.earning.routes.blueprint,
+    points.partners.routes.blueprint,
+    points.rewards.routes.blueprint,
+    campaigns.drives.routes.blueprint,
+    campaigns.statistics.routes.blueprint,
+]
+
+JOBS = {
+    "campaigns": campaigns.drives.jobs.tasks,
+    "server": server.housekeeping.tasks,
+    "ledger": points.ledger.jobs.tasks,
+    "earning": points.earning.jobs.tasks,
+}
+
+COMMANDS = [
+    server.commands.worker,
+    server.commands.openapi,
+    server.people.commands.staff,
+    server.places.commands.places,
+    points.carbon.commands.carbon,
+    points.earning.commands.rules,
+    points.earning.commands.counts,
+    points.ledger.commands.ledger,
+    points.partners.commands.partners,
+    campaigns.drives.commands.campaigns,
+    campaigns.sample.commands.sample,
+]
+
+
+def create_app(settings: Settings | None = None) -> Flask:
+    """The application. Raises SettingsError naming what is missing; serving also wants `boot.check` to pass."""
+    try:
+        settings = settings or Settings.from_environment()
+    except SettingsError as error:
+        sys.exit(str(error))
+    app = Flask("tanpuhui", static_folder="static", static_url_path="/static", root_path=str(pages.ROOT))
+    app.extensions["tanpuhui_settings"] = settings
+    if settings.proxy_hops:
+        # Without it every resident behind our own proxy would share one address, and so one rate limit.
+        app.wsgi_app = ProxyFix(app.wsgi_app, x_for=settings.proxy_hops, x_proto=settings.proxy_hops)  # type: ignore[method-assign]
+    app.json.ensure_ascii = False  # type: ignore[attr-defined]  # of the default provider
+    logs.configure(settings.log_level)
+    app.config["SQLALCHEMY_DATABASE_URI"] = database.psycopg_url(settings.database_url)
+    app.config["SQLALCHEMY_ENGINE_OPTIONS"] = database.engine_options(
+        settings.database_pool_size, application_role=True
+    )
+    database.db.init_app(app)
+    Migrate(app, database.db, directory=str(boot.MIGRATIONS))
+    logs.install(app)
+    cache.install(app, settings.redis_url)
+    jwt = sessions.install(app, settings.secret_key)
+    problems.install(app, jwt)
+    limits.install(app, settings.redis_url, enabled=settings.rate_limits)
+    wechat_client.install(app, settings)
+    jobs.install(app, settings.database_url, JOBS)
+    health.install(app)
+    pages.install(app)
+    api.install(app, BLUEPRINTS)
+    for command in COMMANDS:
+        app.cli.add_command(command)
+    return app
+
+
+def create_described_app() -> Flask:
+    """The application without any settings or servers, for `flask --app wsgi:create_described_app openapi …`."""
+    return create_app(Settings.for_description())
+
+
+def create_serving_app() -> Flask:
+    """The application for a web server: refuses to start on a database that is not fit to serve."""
+    app = create_app()
+    with app.app_context(), database.db.engine.connect() as connection:
+        try:
+            boot.check(connection)
+        except boot.RefusesToServe as error:
+            sys.exit(str(error))
+    return app
