@@ -1,12 +1,10 @@
 """Campaigns over HTTP: staff run them, residents take part."""
 
-import re
 from datetime import date
 from typing import Any
 from uuid import UUID
 
 import marshmallow as ma
-from flask_smorest import Blueprint
 
 from campaigns.drives import campaigns, participation
 from campaigns.drives.campaigns import CampaignTerms, Move
@@ -14,10 +12,10 @@ from campaigns.drives.models import Campaign, CampaignState, Participation, Targ
 from campaigns.drives.participation import CampaignParticipation, Progress
 from points.earning.models import Behaviour
 from server.access import Permission, actor, require
-from server.api import page_schema
+from server.api import Blueprint, page_schema
 from server.clock import now
 from server.database import run_transaction, transaction
-from server.errors import PreconditionFailed, PreconditionRequired
+from server.etags import VersionHeader, etag_of, version_of
 from server.idempotency import idempotent
 from server.paging import Page, PageQuery
 
@@ -98,17 +96,6 @@ class CampaignQuery(PageQuery):
     state = ma.fields.Enum(CampaignState, by_value=True, load_default=None)
 
 
-class EditHeaders(ma.Schema):
-    """The version that an edit is based on."""
-
-    if_match = ma.fields.String(
-        data_key="If-Match",
-        load_default=None,
-        validate=ma.validate.Length(1, 40),
-        metadata={"description": "Required: the ETag of the campaign as it was read"},
-    )
-
-
 class ParticipationView(ma.Schema):
     """A resident's participation in a campaign."""
 
@@ -147,23 +134,9 @@ class CampaignParticipationView(ma.Schema):
     communities = ma.fields.List(ma.fields.Nested(CommunityParticipationView), required=True)
 
 
-def _etag(campaign: Campaign) -> dict[str, str]:
-    return {"ETag": f'"{campaign.version}"'}
-
-
-def _version(if_match: str | None) -> int:
-    """The version in an If-Match header. Raises PreconditionRequired, PreconditionFailed."""
-    if if_match is None:
-        raise PreconditionRequired
-    found = re.fullmatch(r'"([1-9][0-9]{0,8})"', if_match.strip())
-    if found is None:
-        raise PreconditionFailed
-    return int(found[1])
-
-
 def _move(campaign_id: UUID, step: Move) -> tuple[Campaign, dict[str, str]]:
     campaign = run_transaction(lambda session: campaigns.move(session, actor(), campaign_id, step, now=now()))
-    return campaign, _etag(campaign)
+    return campaign, etag_of(campaign.version)
 
 
 @blueprint.get("")
@@ -186,7 +159,7 @@ def create_campaign(entry: dict[str, Any]) -> tuple[Campaign, dict[str, str]]:
     place = {"division": entry.pop("division"), "organisation_id": entry.pop("organisation_id")}
     with transaction() as session:
         campaign = campaigns.create(session, actor(), CampaignTerms(**entry), **place, now=now())
-    return campaign, _etag(campaign)
+    return campaign, etag_of(campaign.version)
 
 
 @blueprint.get("/<uuid:campaign_id>")
@@ -196,23 +169,23 @@ def read_campaign(campaign_id: UUID) -> tuple[Campaign, dict[str, str]]:
     """Read a campaign; its ETag is what an edit names in If-Match."""
     with transaction() as session:
         campaign = campaigns.campaign_for(session, actor(), campaign_id)
-    return campaign, _etag(campaign)
+    return campaign, etag_of(campaign.version)
 
 
 @blueprint.patch("/<uuid:campaign_id>")
 @require(Permission.CAMPAIGN_RUN)
-@blueprint.arguments(EditHeaders, location="headers")
+@blueprint.arguments(VersionHeader, location="headers")
 @blueprint.arguments(CampaignTermsEntry(partial=True))
 @blueprint.response(200, CampaignView)
 def edit_campaign(
     headers: dict[str, Any], changes: dict[str, Any], campaign_id: UUID
 ) -> tuple[Campaign, dict[str, str]]:
     """Change a draft; If-Match names the version that the change is based on."""
-    version = _version(headers["if_match"])
+    version = version_of(headers["if_match"])
     campaign = run_transaction(
         lambda session: campaigns.edit(session, actor(), campaign_id, changes, version=version, now=now())
     )
-    return campaign, _etag(campaign)
+    return campaign, etag_of(campaign.version)
 
 
 @blueprint.post("/<uuid:campaign_id>/open")

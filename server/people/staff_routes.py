@@ -1,17 +1,15 @@
 """Staff over HTTP: what the district office and operators do with accounts."""
 
-import re
 from typing import Any
 from uuid import UUID
 
 import marshmallow as ma
-from flask_smorest import Blueprint
 
 from server.access import Permission, Role, actor, require
-from server.api import page_schema
+from server.api import Blueprint, page_schema
 from server.clock import now
 from server.database import db, transaction
-from server.errors import PreconditionFailed, PreconditionRequired
+from server.etags import VersionHeader, etag_of, version_of
 from server.paging import Page, PageQuery
 from server.people import residents, staff
 from server.people.models import Resident, Staff
@@ -58,17 +56,6 @@ class StaffChanges(ma.Schema):
     division = ma.fields.String(allow_none=True, validate=_DIVISION)
     organisation_id = ma.fields.UUID(allow_none=True)
     enabled = ma.fields.Boolean(truthy={True}, falsy={False})
-
-
-class VersionHeader(ma.Schema):
-    """The version that an edit is based on."""
-
-    if_match = ma.fields.String(
-        data_key="If-Match",
-        load_default=None,
-        validate=ma.validate.Length(1, 100),
-        metadata={"description": "The `ETag` of the account as it was read; required (428 without it)"},
-    )
 
 
 class StaffView(ma.Schema):
@@ -124,7 +111,7 @@ def create_staff(entry: dict[str, Any]) -> tuple[Staff, int, dict[str, str]]:
         added = staff.create(
             session, person, **{**entry, "role": Role(entry["role"])}, password_hash=password_hash, now=now()
         )
-    return added, 201, {"ETag": etag(added)}
+    return added, 201, etag_of(added.version)
 
 
 @blueprint.get("/staff/<uuid:staff_id>")
@@ -134,7 +121,7 @@ def read_staff(staff_id: UUID) -> tuple[Staff, int, dict[str, str]]:
     """Read an account; its `ETag` is what an edit names."""
     with transaction() as session:
         found = staff.staff_for(session, actor(), staff_id)
-    return found, 200, {"ETag": etag(found)}
+    return found, 200, etag_of(found.version)
 
 
 @blueprint.patch("/staff/<uuid:staff_id>")
@@ -150,7 +137,7 @@ def change_staff(header: dict[str, Any], changes: dict[str, Any], staff_id: UUID
     with_hash = _stored_form(changes)
     with transaction() as session:
         changed = staff.update(session, person, staff_id, expected_version=version, changes=with_hash, now=now())
-    return changed, 200, {"ETag": etag(changed)}
+    return changed, 200, etag_of(changed.version)
 
 
 @blueprint.patch("/residents/<uuid:resident_id>")
@@ -161,21 +148,6 @@ def change_resident_state(entry: dict[str, Any], resident_id: UUID) -> Resident:
     """Keep a resident of the own scope out, or let them in again. Takes effect on their next request."""
     with transaction() as session:
         return residents.set_enabled(session, actor(), resident_id, now=now(), **entry)
-
-
-def etag(found: Staff) -> str:
-    """The version of an account as an entity tag."""
-    return f'"{found.version}"'
-
-
-def version_of(if_match: str | None) -> int:
-    """The version that an If-Match names. Raises PreconditionRequired, PreconditionFailed for no tag of ours."""
-    if if_match is None or if_match.strip() == "*":
-        raise PreconditionRequired
-    tag = re.fullmatch(r'\s*"([0-9]{1,9})"\s*', if_match)
-    if tag is None:
-        raise PreconditionFailed
-    return int(tag[1])
 
 
 def _stored_form(changes: dict[str, Any]) -> dict[str, Any]:
