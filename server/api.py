@@ -8,7 +8,7 @@ from flask_smorest import Api as SmorestApi
 from flask_smorest import Blueprint as SmorestBlueprint
 from webargs.flaskparser import FlaskParser
 
-from server.errors import InvalidRequest
+from server.errors import InvalidRequest, MalformedRequest
 
 API_PREFIX = "/api/v1"
 API_VERSION = "1.0"
@@ -41,7 +41,10 @@ class _Parser(FlaskParser):
 
     def load_json(self, req: Any, schema: Any) -> Any:
         """The JSON body, every string of it storable."""
-        return _storable(super().load_json(req, schema))
+        try:
+            return _storable(super().load_json(req, schema))
+        except (RecursionError, ValueError) as error:  # nested without end, or a number of thousands of digits
+            raise MalformedRequest from error
 
     def load_querystring(self, req: Any, schema: Any) -> Any:
         """The query, every string of it storable."""

@@ -82,6 +82,8 @@ POSTGRES_SETTINGS: Mapping[str, str] = {
     # A statement in the log would carry a resident's data.
     "log_min_error_statement": "panic",
     "log_parameter_max_length_on_error": "0",
+    # Nor the values of a violated key, which are an error's DETAIL.
+    "log_error_verbosity": "terse",
 }
 
 VALKEY_SETTINGS: Mapping[str, str] = {

@@ -4,6 +4,7 @@ import logging
 import re
 import sys
 import time
+import traceback
 from typing import Any
 
 import structlog
@@ -18,10 +19,30 @@ SECRET_KEYS = frozenset(
     {"password", "token", "access_token", "refresh_token", "session_key", "secret", "openid", "phone", "authorization"}
 )
 
+FRAMES_MAX = 40
+CAUSES_MAX = 5
+
 
 def _redact(_logger: Any, _method: str, event: Any) -> Any:
     for key in event.keys() & SECRET_KEYS:
         event[key] = "[removed]"
+    return event
+
+
+def _where(_logger: Any, _method: str, event: Any) -> Any:
+    """Tell an exception by its types and places alone: its message may hold a person's data."""
+    given = event.pop("exc_info", None)
+    if given is True:
+        given = sys.exc_info()
+    raised = given[1] if isinstance(given, tuple) else given
+    told: list[dict[str, Any]] = []
+    while isinstance(raised, BaseException) and len(told) < CAUSES_MAX:
+        frames = traceback.extract_tb(raised.__traceback__)[-FRAMES_MAX:]
+        places = [f"{frame.filename}:{frame.lineno} {frame.name}" for frame in frames]
+        told.append({"type": f"{type(raised).__module__}.{type(raised).__qualname__}", "places": places})
+        raised = raised.__cause__ or (None if raised.__suppress_context__ else raised.__context__)
+    if told:
+        event["exception"] = told
     return event
 
 
@@ -36,7 +57,7 @@ def configure(level: str) -> None:
     structlog.configure(
         processors=[
             *shared,
-            structlog.processors.format_exc_info,
+            _where,
             structlog.processors.JSONRenderer(ensure_ascii=False),
         ],
         wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[level]),
@@ -49,7 +70,7 @@ def configure(level: str) -> None:
             foreign_pre_chain=shared,
             processors=[
                 structlog.stdlib.ProcessorFormatter.remove_processors_meta,
-                structlog.processors.format_exc_info,
+                _where,
                 structlog.processors.JSONRenderer(ensure_ascii=False),
             ],
         )

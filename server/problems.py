@@ -33,6 +33,7 @@ _BY_STATUS: dict[int, type[DomainError]] = {
     422: errors.InvalidRequest,
     428: errors.PreconditionRequired,
     429: errors.RateLimited,
+    500: errors.InternalError,
     503: errors.Unavailable,
 }
 
@@ -125,7 +126,7 @@ def _from_database(raised: DBAPIError) -> DomainError:
         unavailable.headers["Retry-After"] = "2"
         log.warning("database_unavailable", kind=type(raised.orig).__name__)
         return unavailable
-    log.error("database_error", kind=type(raised.orig).__name__, constraint=_constraint(raised))
+    log.error("database_error", kind=type(raised.orig).__name__, constraint=_constraint(raised), exc_info=raised)
     return errors.InternalError()
 
 
@@ -158,7 +159,7 @@ def install(app: Flask, jwt: JWTManager) -> None:
     app.register_error_handler(PoolTimeout, lambda _: respond(errors.Unavailable()))
 
     def unexpected(raised: Exception) -> Response:
-        # The traceback goes to the log under the request id; its message could hold a person's data, so only types.
+        # Types and places go to the log under the request id; a message could hold a person's data.
         log.error("unhandled_error", kind=type(raised).__name__, exc_info=raised)
         return respond(errors.InternalError())
 

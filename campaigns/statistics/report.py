@@ -290,7 +290,9 @@ def _streets(session: Session, scope: str, period: Period, *, today: date) -> tu
         .join(active, active.c.resident_id == Resident.resident_id, isouter=True)
         .where(Resident.enabled, _in_scope(Resident.community_code, scope))
         .group_by(Resident.community_code)
-        .subquery()
+        # Once: without statistics, as after a first start, the planner runs it anew for each of the communities.
+        .cte("counts")
+        .prefix_with("MATERIALIZED")
     )
     street = aliased(Division)
     rows = session.execute(

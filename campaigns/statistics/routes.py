@@ -5,12 +5,12 @@ from typing import Any
 
 import marshmallow as ma
 from flask import Response, current_app
-from flask_smorest import Blueprint
 
 from campaigns.statistics import report
 from campaigns.statistics.report import Period, ScopeReport, Summary
 from server import audit
 from server.access import Permission, actor, public, require
+from server.api import Blueprint
 from server.cache import cache
 from server.clock import business_day, now
 from server.database import transaction

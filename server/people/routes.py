@@ -6,10 +6,10 @@ import marshmallow as ma
 from flask import current_app
 from flask_jwt_extended import get_jwt, verify_jwt_in_request
 from flask_limiter.util import get_remote_address
-from flask_smorest import Blueprint
 
 from server import limits
 from server.access import Permission, Role, actor, public, require
+from server.api import Blueprint
 from server.clock import now
 from server.database import db, transaction
 from server.limits import limiter

@@ -4,10 +4,9 @@ from datetime import date
 from typing import Any
 
 import marshmallow as ma
-from flask_smorest import Blueprint
 
 from server.access import Permission, actor, public, require
-from server.api import page_schema
+from server.api import Blueprint, page_schema
 from server.clock import business_day, now
 from server.database import transaction
 from server.idempotency import idempotent
