@@ -144,7 +144,7 @@ def _move(campaign_id: UUID, step: Move) -> tuple[Campaign, dict[str, str]]:
 @blueprint.arguments(CampaignQuery, location="query", unknown=ma.RAISE)
 @blueprint.response(200, page_schema(CampaignView))
 def list_campaigns(query: dict[str, Any]) -> Page[Campaign]:
-    """List campaigns, newest first: residents see open and closed ones of their place, staff all in their scope."""
+    """活动列表. List campaigns, newest first: to residents open and closed ones of their place, to staff their scope."""
     with transaction() as session:
         return campaigns.list_campaigns(session, actor(), **query)
 
@@ -155,7 +155,7 @@ def list_campaigns(query: dict[str, Any]) -> Page[Campaign]:
 @blueprint.arguments(CampaignEntry)
 @blueprint.response(201, CampaignView)
 def create_campaign(entry: dict[str, Any]) -> tuple[Campaign, dict[str, str]]:
-    """Draft a campaign in the staff member's scope."""
+    """新建活动. Draft a campaign in the staff member's scope."""
     place = {"division": entry.pop("division"), "organisation_id": entry.pop("organisation_id")}
     with transaction() as session:
         campaign = campaigns.create(session, actor(), CampaignTerms(**entry), **place, now=now())
@@ -166,7 +166,7 @@ def create_campaign(entry: dict[str, Any]) -> tuple[Campaign, dict[str, str]]:
 @require(Permission.CAMPAIGN_READ)
 @blueprint.response(200, CampaignView)
 def read_campaign(campaign_id: UUID) -> tuple[Campaign, dict[str, str]]:
-    """Read a campaign; its ETag is what an edit names in If-Match."""
+    """查看活动. Read a campaign; its ETag is what an edit names in If-Match."""
     with transaction() as session:
         campaign = campaigns.campaign_for(session, actor(), campaign_id)
     return campaign, etag_of(campaign.version)
@@ -180,7 +180,7 @@ def read_campaign(campaign_id: UUID) -> tuple[Campaign, dict[str, str]]:
 def edit_campaign(
     headers: dict[str, Any], changes: dict[str, Any], campaign_id: UUID
 ) -> tuple[Campaign, dict[str, str]]:
-    """Change a draft; If-Match names the version that the change is based on."""
+    """修改草稿. Change a draft; If-Match names the version that the change is based on."""
     version = version_of(headers["if_match"])
     campaign = run_transaction(
         lambda session: campaigns.edit(session, actor(), campaign_id, changes, version=version, now=now())
@@ -193,7 +193,7 @@ def edit_campaign(
 @idempotent
 @blueprint.response(200, CampaignView)
 def open_campaign(campaign_id: UUID) -> tuple[Campaign, dict[str, str]]:
-    """Open a draft to residents."""
+    """开放活动. Open a draft to residents."""
     return _move(campaign_id, Move.OPEN)
 
 
@@ -202,7 +202,7 @@ def open_campaign(campaign_id: UUID) -> tuple[Campaign, dict[str, str]]:
 @idempotent
 @blueprint.response(200, CampaignView)
 def close_campaign(campaign_id: UUID) -> tuple[Campaign, dict[str, str]]:
-    """Close an open campaign: nobody joins or leaves any more, and progress stays readable."""
+    """结束活动. Close an open campaign: nobody joins or leaves any more, and progress stays readable."""
     return _move(campaign_id, Move.CLOSE)
 
 
@@ -211,7 +211,7 @@ def close_campaign(campaign_id: UUID) -> tuple[Campaign, dict[str, str]]:
 @idempotent
 @blueprint.response(200, CampaignView)
 def cancel_campaign(campaign_id: UUID) -> tuple[Campaign, dict[str, str]]:
-    """Cancel a draft or an open campaign: residents no longer see it."""
+    """取消活动. Cancel a draft or an open campaign: residents no longer see it."""
     return _move(campaign_id, Move.CANCEL)
 
 
@@ -220,7 +220,7 @@ def cancel_campaign(campaign_id: UUID) -> tuple[Campaign, dict[str, str]]:
 @idempotent
 @blueprint.response(201, ParticipationView)
 def join_campaign(campaign_id: UUID) -> Participation:
-    """Join an open campaign."""
+    """参加活动. Join an open campaign."""
     with transaction() as session:
         return participation.join(session, actor(), campaign_id, now=now())
 
@@ -229,7 +229,7 @@ def join_campaign(campaign_id: UUID) -> Participation:
 @require(Permission.CAMPAIGN_JOIN)
 @blueprint.response(204)
 def leave_campaign(campaign_id: UUID) -> None:
-    """Leave a campaign before its end."""
+    """退出活动. Leave a campaign before its end."""
     with transaction() as session:
         participation.leave(session, actor(), campaign_id, now=now())
 
@@ -238,7 +238,7 @@ def leave_campaign(campaign_id: UUID) -> None:
 @require(Permission.CAMPAIGN_JOIN)
 @blueprint.response(200, ProgressView)
 def read_progress(campaign_id: UUID) -> Progress:
-    """Read how far the resident is."""
+    """我的进度. Read how far the resident is."""
     with transaction() as session:
         return participation.progress_of(session, actor(), campaign_id)
 
@@ -247,6 +247,6 @@ def read_progress(campaign_id: UUID) -> Progress:
 @require(Permission.CAMPAIGN_RUN)
 @blueprint.response(200, CampaignParticipationView)
 def read_participation(campaign_id: UUID) -> CampaignParticipation:
-    """Read how many joined and completed, in total and by community."""
+    """参与情况. Read how many joined and completed, in total and by community."""
     with transaction() as session:
         return participation.participation_in(session, actor(), campaign_id)

@@ -170,7 +170,7 @@ def _compute_summary(period: Period, today: date) -> bytes:
 @blueprint.arguments(PeriodQuery, location="query", unknown=ma.RAISE)
 @blueprint.response(200, SummaryView)
 def read_summary(query: dict[str, Any]) -> Response:
-    """Read the public report; counts of fewer than 10 residents are hidden."""
+    """公开报告. Read the public report; counts of fewer than 10 residents are hidden."""
     today = business_day(now())
     period = report.period_of(**query, today=today)
     settings: Settings = current_app.extensions["tanpuhui_settings"]
@@ -189,7 +189,7 @@ def read_summary(query: dict[str, Any]) -> Response:
 @blueprint.arguments(PeriodQuery, location="query", unknown=ma.RAISE)
 @blueprint.response(200, ScopeReportView)
 def read_participation(query: dict[str, Any]) -> dict[str, Any]:
-    """Read the exact figures of the staff member's own scope; the reading is audited."""
+    """参与统计. Read the exact figures of the staff member's own scope; the reading is audited."""
     at = now()
     today = business_day(at)
     period = report.period_of(**query, today=today)

@@ -167,7 +167,7 @@ def settings() -> Settings:
 @blueprint.arguments(WechatSignInEntry, example={"code": "0a1Bcd2eFGhIjk3", "accept_terms": True})
 @blueprint.response(200, WechatTokensView)
 def sign_in_with_wechat(entry: dict[str, Any]) -> dict[str, Any]:
-    """Sign a resident in with the code of wx.login; the first time makes the account.
+    """微信登录. Sign a resident in with the code of wx.login; the first time makes the account.
 
     Refused with `terms-required` when the terms were not yet accepted: ask wx.login for a new code then.
     """
@@ -192,7 +192,7 @@ def sign_in_with_wechat(entry: dict[str, Any]) -> dict[str, Any]:
 @blueprint.arguments(StaffSignInEntry, example={"name": "nankai-district", "password": "a long sentence is best"})
 @blueprint.response(200, TokensView)
 def sign_in_with_password(entry: dict[str, Any]) -> Tokens:
-    """Sign a member of staff in."""
+    """工作人员登录. Sign a member of staff in."""
     with transaction() as session:
         credential = staff.credential_for(session, entry["name"])
     checked = staff.check_password(credential, entry["password"])
@@ -207,7 +207,7 @@ def sign_in_with_password(entry: dict[str, Any]) -> Tokens:
 @blueprint.doc(security=[{"bearer": []}])
 @blueprint.response(200, TokensView)
 def refresh_sign_in() -> Tokens:
-    """Exchange a refresh token, sent as Bearer, for the next pair.
+    """刷新令牌. Exchange a refresh token, sent as Bearer, for the next pair.
 
     Each works once. For ten seconds the one just used gives the same next generation again, because its answer may have
     been lost; after that a second use ends the sign-in, for one of the two users is a thief.
@@ -224,7 +224,7 @@ def refresh_sign_in() -> Tokens:
 @require(Permission.SESSION_END)
 @blueprint.response(204)
 def sign_out() -> None:
-    """End this sign-in; its tokens are refused from the next request on."""
+    """退出登录. End this sign-in; its tokens are refused from the next request on."""
     with transaction() as session:
         sessions.end(session, actor(), now=now())
 
@@ -233,7 +233,7 @@ def sign_out() -> None:
 @require(Permission.PROFILE_OWN)
 @blueprint.response(200, ProfileView)
 def read_profile() -> Profile:
-    """Read the own profile."""
+    """个人资料. Read the own profile."""
     with transaction() as session:
         return residents.profile(session, actor().id, data_key=settings().data_key)
 
@@ -243,7 +243,7 @@ def read_profile() -> Profile:
 @blueprint.arguments(ProfileEntry, example={"community_code": "120104001001", "nickname": "南开小荷"})
 @blueprint.response(200, ProfileView)
 def change_profile(changes: dict[str, Any]) -> Profile:
-    """Change the own profile. Activities count for the community of the day on which they come in."""
+    """修改资料. Change the own profile. Activities count for the community of the day on which they come in."""
     person = actor().id
     with transaction() as session:
         residents.update_profile(session, person, changes=changes, now=now())
@@ -255,7 +255,7 @@ def change_profile(changes: dict[str, Any]) -> Profile:
 @blueprint.arguments(PhoneEntry)
 @blueprint.response(200, ProfileView)
 def set_phone(entry: dict[str, Any]) -> Profile:
-    """Keep the phone number that WeChat vouches for."""
+    """绑定手机号. Keep the phone number that WeChat vouches for."""
     person = actor().id
     db.session.rollback()  # the look-up of the actor began a transaction, and WeChat may take seconds
     phone = wechat_client().phone_number(entry["code"])
@@ -268,7 +268,7 @@ def set_phone(entry: dict[str, Any]) -> Profile:
 @require(Permission.PROFILE_OWN)
 @blueprint.response(200, ConsentList)
 def list_consents() -> dict[str, list[ConsentState]]:
-    """List every consent with its state."""
+    """授权列表. List every consent with its state."""
     with transaction() as session:
         return {"items": residents.consents(session, actor().id)}
 
@@ -278,7 +278,7 @@ def list_consents() -> dict[str, list[ConsentState]]:
 @blueprint.arguments(ConsentEntry, required=False)
 @blueprint.response(200, ConsentView)
 def give_consent(entry: dict[str, Any], purpose: str) -> ConsentState:
-    """Give `werun-steps` (count WeChat's steps) or `ranking` (appear in rankings under the nickname)."""
+    """同意授权. Give `werun-steps` (count WeChat's steps) or `ranking` (appear in rankings under the nickname)."""
     with transaction() as session:
         return residents.give_consent(
             session, actor().id, purpose=residents.optional_purpose(purpose), now=now(), **entry
@@ -289,7 +289,7 @@ def give_consent(entry: dict[str, Any], purpose: str) -> ConsentState:
 @require(Permission.PROFILE_OWN)
 @blueprint.response(204)
 def withdraw_consent(purpose: str) -> None:
-    """Take `werun-steps` or `ranking` back; nothing else changes for the person."""
+    """撤回授权. Take `werun-steps` or `ranking` back; nothing else changes for the person."""
     with transaction() as session:
         residents.withdraw_consent(session, actor().id, purpose=residents.optional_purpose(purpose), now=now())
 
@@ -298,7 +298,7 @@ def withdraw_consent(purpose: str) -> None:
 @require(Permission.SESSION_END)
 @blueprint.response(200, OwnAccountView)
 def read_own_account() -> Staff:
-    """Read the own staff account: name, role and scope."""
+    """我的工作账号. Read the own staff account: name, role and scope."""
     with transaction() as session:
         return staff.own_account(session, actor())
 

@@ -89,7 +89,7 @@ class ResidentStateView(ma.Schema):
 @blueprint.arguments(PageQuery, location="query", unknown=ma.RAISE)
 @blueprint.response(200, page_schema(StaffView))
 def list_staff(query: dict[str, Any]) -> Page[Staff]:
-    """List the accounts whose scope lies inside the own, oldest first."""
+    """账号列表. List the accounts whose scope lies inside the own, oldest first."""
     with transaction() as session:
         return staff.list_staff(session, actor(), **query)
 
@@ -102,7 +102,7 @@ def list_staff(query: dict[str, Any]) -> Page[Staff]:
 )
 @blueprint.response(201, StaffView)
 def create_staff(entry: dict[str, Any]) -> tuple[Staff, int, dict[str, str]]:
-    """Add an account. Only an operator makes operators. A repeated request meets `staff-name-taken`."""
+    """新增账号. Add an account. Only an operator makes operators. A repeated request meets `staff-name-taken`."""
     # No Idempotency-Key here: it keeps a quick digest of the body, and from that a password could be guessed.
     person = actor()
     db.session.rollback()  # hashing takes a tenth of a second; no transaction waits for it
@@ -118,7 +118,7 @@ def create_staff(entry: dict[str, Any]) -> tuple[Staff, int, dict[str, str]]:
 @require(Permission.STAFF_MANAGE)
 @blueprint.response(200, StaffView)
 def read_staff(staff_id: UUID) -> tuple[Staff, int, dict[str, str]]:
-    """Read an account; its `ETag` is what an edit names."""
+    """查看账号. Read an account; its `ETag` is what an edit names."""
     with transaction() as session:
         found = staff.staff_for(session, actor(), staff_id)
     return found, 200, etag_of(found.version)
@@ -130,7 +130,7 @@ def read_staff(staff_id: UUID) -> tuple[Staff, int, dict[str, str]]:
 @blueprint.arguments(StaffChanges, example={"enabled": False})
 @blueprint.response(200, StaffView)
 def change_staff(header: dict[str, Any], changes: dict[str, Any], staff_id: UUID) -> tuple[Staff, int, dict[str, str]]:
-    """Change role, scope, password or state. Ends every sign-in of the person; nobody changes themself."""
+    """修改账号. Change role, scope, password or state. Ends every sign-in of the person; nobody changes themself."""
     version = version_of(header["if_match"])
     person = actor()
     db.session.rollback()
@@ -145,7 +145,7 @@ def change_staff(header: dict[str, Any], changes: dict[str, Any], staff_id: UUID
 @blueprint.arguments(ResidentStateEntry)
 @blueprint.response(200, ResidentStateView)
 def change_resident_state(entry: dict[str, Any], resident_id: UUID) -> Resident:
-    """Keep a resident of the own scope out, or let them in again. Takes effect on their next request."""
+    """停用或恢复居民. Keep a resident of the own scope out, or let them in again; it holds from their next request."""
     with transaction() as session:
         return residents.set_enabled(session, actor(), resident_id, now=now(), **entry)
 

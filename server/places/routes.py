@@ -114,7 +114,7 @@ def today() -> date:
 @blueprint.arguments(DivisionQuery, location="query", unknown=ma.RAISE)
 @blueprint.response(200, page_schema(DivisionView))
 def list_divisions(query: dict[str, Any]) -> Page[Division]:
-    """List the divisions valid today, by code."""
+    """区划列表. List the divisions valid today, by code."""
     with transaction() as session:
         return divisions.list_divisions(session, on=today(), **query)
 
@@ -123,7 +123,7 @@ def list_divisions(query: dict[str, Any]) -> Page[Division]:
 @public
 @blueprint.response(200, DivisionView)
 def read_division(code: str) -> Division:
-    """Read a division, also one that is no longer valid."""
+    """查看区划. Read a division, also one that is no longer valid."""
     with transaction() as session:
         return divisions.division_for(session, code)
 
@@ -133,7 +133,7 @@ def read_division(code: str) -> Division:
 @blueprint.arguments(OrganisationQuery, location="query", unknown=ma.RAISE)
 @blueprint.response(200, page_schema(OrganisationView))
 def list_organisations(query: dict[str, Any]) -> Page[Organisation]:
-    """List the organisations valid today, by community and kind."""
+    """单位列表. List the organisations valid today, by community and kind."""
     with transaction() as session:
         return organisations.list_organisations(session, on=today(), **query)
 
@@ -144,7 +144,7 @@ def list_organisations(query: dict[str, Any]) -> Page[Organisation]:
 @blueprint.arguments(OrganisationEntry)
 @blueprint.response(201, OrganisationView)
 def create_organisation(entry: dict[str, Any]) -> Organisation:
-    """Add an organisation to a community in the staff member's scope."""
+    """新增单位. Add an organisation to a community in the staff member's scope."""
     with transaction() as session:
         return organisations.create(session, actor(), **entry, now=now())
 
@@ -154,6 +154,6 @@ def create_organisation(entry: dict[str, Any]) -> Organisation:
 @blueprint.arguments(ThemeDayQuery, location="query", unknown=ma.RAISE)
 @blueprint.response(200, page_schema(ThemeDayView))
 def list_theme_days(query: dict[str, Any]) -> Page[ThemeDay]:
-    """List a year's theme days, weeks and months."""
+    """主题日. List a year's theme days, weeks and months."""
     with transaction() as session:
         return theme_days.list_theme_days(session, **query)

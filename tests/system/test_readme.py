@@ -1,4 +1,4 @@
-"""The walk through the main job stands in README.md; here it is run as it stands there, against `make run`'s service."""
+"""The walk through the main job stands in README.md; here it is run as it stands there, on a service of `make run`."""
 
 import json
 import os
