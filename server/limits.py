@@ -86,7 +86,18 @@ def install(app: Flask, redis_url: str, *, enabled: bool) -> None:
     app.config["RATELIMIT_STORAGE_URI"] = redis_url
     # `limits` builds its own client; it gets the same short patience as ours.
     app.config["RATELIMIT_STORAGE_OPTIONS"] = CLIENT_OPTIONS
+    app.before_request(_take_in_body)
     limiter.init_app(app)
+
+
+def _take_in_body() -> None:
+    """Read a body of ordinary size before anything can refuse the request.
+
+    The web server closes a connection whose request it answered before the body came, and the client's next request on
+    that connection is lost.
+    """
+    if 0 < (request.content_length or 0) <= BODY_BYTES_MAX:
+        request.get_data()
 
 
 def limits_enabled() -> bool:

@@ -9,7 +9,7 @@ that could go wrong between two requests is decided by the rows' own locks and c
 4. the community's day, last and in sorted order, because many residents share it and its lock should be short.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any, NamedTuple
 from uuid import UUID
@@ -167,12 +167,17 @@ def award(session: Session, claims: Sequence[Claim], *, now: datetime) -> list[A
     if len(claims) > CLAIMS_MAX:
         raise TooManyClaims(len(claims))
     tariffs = pricing.current(session)
-    return award_priced(session, [pricing.price(tariffs, claim, n, now=now) for n, claim in enumerate(claims)], now=now)
+    rows = [pricing.price(tariffs, claim, n, now=now) for n, claim in enumerate(claims)]
+    return award_priced(session, rows, _homes(session, rows), now=now)
 
 
-def award_priced(session: Session, rows: Sequence[Priced], *, now: datetime) -> list[Award]:
-    """`award` for claims that the caller has priced already, numbered from 0 in their order."""
-    homes = _homes(session, rows)
+def award_priced(
+    session: Session, rows: Sequence[Priced], homes: Mapping[UUID, str | None], *, now: datetime
+) -> list[Award]:
+    """`award` for claims that the caller has priced already, numbered from 0 in their order.
+
+    `homes` has the home community of each enabled resident among them, None for one who has not chosen any.
+    """
     to_pay: list[Priced] = []
     to_refuse: list[Priced] = []
     answers: list[Award | None] = [None] * len(rows)

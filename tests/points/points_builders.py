@@ -1,4 +1,4 @@
-"""What the tests of the points room are built from: claims, lines of a feed, signed batches, and looks at the ledger."""
+"""What the tests of the points room are built from: claims, lines of a feed, signed batches, looks at the ledger."""
 
 import json
 from collections import Counter
@@ -80,9 +80,16 @@ def steps_claim(resident_id: UUID, steps: int, before: int = 0, *, day: datetime
     """The steps of a day as WeRun told them: `before` of them at an earlier sync."""
     start = day or NOON.replace(hour=0)
     return claim(
-        resident_id, "walk", mode="steps", grade=Grade.SENSOR, source="werun", start=start, steps=steps,
-        steps_before=before, id=f"{start:%Y%m%d}-{steps}",
-    )  # fmt: skip
+        resident_id,
+        "walk",
+        mode="steps",
+        grade=Grade.SENSOR,
+        source="werun",
+        start=start,
+        steps=steps,
+        steps_before=before,
+        id=f"{start:%Y%m%d}-{steps}",
+    )
 
 
 def drop(resident_id: UUID, category: str = "kitchen", **values: Any) -> Claim:
@@ -127,11 +134,11 @@ def line(**members: Any) -> bytes:
     return json.dumps(members, ensure_ascii=False, separators=(",", ":")).encode()
 
 
-def ride_line(id: str, member: str = "m-1", start: datetime = NOON - timedelta(hours=3), **changes: Any) -> bytes:
+def ride_line(event_id: str, member: str = "m-1", start: datetime = NOON - timedelta(hours=3), **changes: Any) -> bytes:
     """A bus ride of 5 km in 20 minutes: 8 points, of 40 a day."""
     known = {
         "kind": "ride",
-        "id": id,
+        "id": event_id,
         "member": member,
         "mode": "bus",
         "started_at": start.isoformat(),
@@ -141,11 +148,11 @@ def ride_line(id: str, member: str = "m-1", start: datetime = NOON - timedelta(h
     return line(**{key: value for key, value in {**known, **changes}.items() if value is not None})
 
 
-def drop_line(id: str, member: str = "m-1", when: datetime = NOON - timedelta(hours=3), **changes: Any) -> bytes:
+def drop_line(event_id: str, member: str = "m-1", when: datetime = NOON - timedelta(hours=3), **changes: Any) -> bytes:
     """A bag of kitchen waste: 5 points, of 20 a day."""
     known = {
         "kind": "bin-drop",
-        "id": id,
+        "id": event_id,
         "member": member,
         "category": "kitchen",
         "at": when.isoformat(),
@@ -154,11 +161,13 @@ def drop_line(id: str, member: str = "m-1", when: datetime = NOON - timedelta(ho
     return line(**{key: value for key, value in {**known, **changes}.items() if value is not None})
 
 
-def weighing_line(id: str, member: str = "m-1", when: datetime = NOON - timedelta(hours=3), **changes: Any) -> bytes:
+def weighing_line(
+    event_id: str, member: str = "m-1", when: datetime = NOON - timedelta(hours=3), **changes: Any
+) -> bytes:
     """A kilogram of aluminium cans: 40 points, of 200 a day."""
     known = {
         "kind": "recycling",
-        "id": id,
+        "id": event_id,
         "member": member,
         "material": "aluminium_can",
         "weight_g": 1000,
@@ -246,11 +255,11 @@ def wrong(session: Session) -> dict[str, dict[str, Any]]:
     return {finding.name: finding.first_wrong for finding in findings if finding.first_wrong is not None}
 
 
-def digest(session: Session, *columns: str, table: str, where: str = "true", **values: Any) -> list[tuple[Any, ...]]:
+def digest(session: Session, *columns: str, table: str, group_by: str = "") -> list[tuple[Any, ...]]:
     """The rows of a table in a fixed order, for comparing two ways to the same end."""
-    names = ", ".join(columns)
-    rows = session.execute(sa.text(f"SELECT {names} FROM {table} WHERE {where} ORDER BY {names}"), values)
-    return [tuple(row) for row in rows]
+    grouped = f"GROUP BY {group_by}" if group_by else ""
+    rows = session.execute(sa.text(f"SELECT {', '.join(columns)} FROM {table} {grouped}"))
+    return sorted((tuple(row) for row in rows), key=repr)
 
 
 def outcomes(answer: dict[str, Any]) -> list[str]:

@@ -550,8 +550,8 @@ def test_the_journal_cannot_be_changed_by_the_application_nor_by_its_owner(sessi
 
 
 TRANSFER = (
-    "INSERT INTO transfer (resident_id, id, account_id, kind, points, expires_on, reverses_id, occurred_at, recorded_at) "
-    "VALUES (:r, gen_random_uuid(), 1, {kind}, {points}, {lot}, {reverses}, now(), now())"
+    "INSERT INTO transfer (resident_id, id, account_id, kind, points, expires_on, reverses_id, occurred_at, "
+    "recorded_at) VALUES (:r, gen_random_uuid(), 1, {kind}, {points}, {lot}, {reverses}, now(), now())"
 )
 
 
