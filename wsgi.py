@@ -23,6 +23,7 @@ import points.ledger.commands
 import points.ledger.jobs
 import points.ledger.routes
 import points.partners.commands
+import points.partners.jobs
 import points.partners.routes
 import points.rewards.routes
 import server.commands
@@ -53,6 +54,7 @@ JOBS = {
     "server": server.housekeeping.tasks,
     "ledger": points.ledger.jobs.tasks,
     "earning": points.earning.jobs.tasks,
+    "partners": points.partners.jobs.tasks,
 }
 
 COMMANDS = [

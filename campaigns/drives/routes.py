@@ -144,7 +144,7 @@ def _move(campaign_id: UUID, step: Move) -> tuple[Campaign, dict[str, str]]:
 @blueprint.arguments(CampaignQuery, location="query", unknown=ma.RAISE)
 @blueprint.response(200, page_schema(CampaignView))
 def list_campaigns(query: dict[str, Any]) -> Page[Campaign]:
-    """活动列表. List campaigns, newest first: to residents open and closed ones of their place, to staff their scope."""
+    """活动列表. List campaigns, newest first: to residents open and closed ones of their place, to staff all."""
     with transaction() as session:
         return campaigns.list_campaigns(session, actor(), **query)
 

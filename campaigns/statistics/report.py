@@ -39,7 +39,7 @@ RECORDED_TRIPS_NOTE = (
 GOAL_ANSWER = "cannot-be-told-yet"
 
 MODE_NAMES: Mapping[Behaviour, str] = {
-    Behaviour.WALK: "步行",
+    Behaviour.WALK: "步行（含每日步数）",  # a day's steps are one record
     Behaviour.BICYCLE: "自行车",
     Behaviour.E_BIKE: "电动自行车",
     Behaviour.BUS: "公交",

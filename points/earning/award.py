@@ -30,13 +30,13 @@ CLAIMS_MAX = 10_000
 _RECORD = """
     n int, id uuid, resident_id uuid, behaviour text, mode text, grade text, source text, external_id text,
     started_at timestamptz, ended_at timestamptz, received_at timestamptz, business_day date, week_on date,
-    week_day int, distance_m int, weight_g int, steps int, site text, site_kind text, timing text, channel text,
-    priced_points int, saved_co2e_mg bigint, method_id text, rule_version_id text, cap_group text, day_cap int,
-    week_cap int, expires_on date, community_code text, reason text"""
+    week_day int, distance_m int, weight_g int, steps int, acts int, site text, site_kind text, timing text,
+    channel text, priced_points int, saved_co2e_mg bigint, method_id text, rule_version_id text, cap_group text,
+    day_cap int, week_cap int, expires_on date, community_code text, reason text"""
 
 _COLUMNS = """
     resident_id, id, behaviour, mode, grade, source, external_id, started_at, ended_at, received_at, business_day,
-    community_code, distance_m, weight_g, steps, site, site_kind, timing, channel, priced_points, saved_co2e_mg,
+    community_code, distance_m, weight_g, steps, acts, site, site_kind, timing, channel, priced_points, saved_co2e_mg,
     method_id, rule_version_id"""
 
 _PAY = sa.text(f"""
@@ -116,7 +116,7 @@ WITH claim AS MATERIALIZED (
 ), days AS (
     INSERT INTO resident_day AS kept
         (resident_id, day, behaviour, community_code, activities, distance_m, weight_g, saved_co2e_mg, points)
-    SELECT resident_id, business_day, behaviour, max(community_code), count(*), coalesce(sum(distance_m), 0),
+    SELECT resident_id, business_day, behaviour, max(community_code), sum(acts), coalesce(sum(distance_m), 0),
            coalesce(sum(weight_g), 0), sum(saved_co2e_mg), sum(points)
     FROM final GROUP BY 1, 2, 3 ORDER BY 1, 2, 3
     ON CONFLICT (resident_id, day, behaviour) DO UPDATE SET
@@ -253,7 +253,7 @@ def _count_for_communities(session: Session, rows: Sequence[Priced], points: dic
             continue
         key = _Counts(row.community_code, row.business_day, row.behaviour, row.mode, row.method_id or "")
         total = sums.setdefault(key, [0, 0, 0, 0, 0])
-        total[0] += 1
+        total[0] += row.acts
         total[1] += row.distance_m or 0
         total[2] += row.weight_g or 0
         total[3] += row.saved_co2e_mg

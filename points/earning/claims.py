@@ -16,7 +16,8 @@ class Claim(msgspec.Struct, frozen=True, gc=False, kw_only=True):
 
     `mode` is the travel mode, the waste category or the material. A feed brings thousands of these, so they are msgspec
     structures: made in a third of a dataclass's time. `steps` are the day's so far; only what they are worth more than
-    `steps_before` is paid, so that ten syncs of 400 steps earn what one of 4,000 does.
+    `steps_before` is paid, so that ten syncs of 400 steps earn what one of 4,000 does, and count
+    as one act.
     """
 
     resident_id: UUID

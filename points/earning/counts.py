@@ -16,7 +16,7 @@ from server.errors import Conflict, NotFound
 # What the counts must be: every awarded activity once, with the points that its transfer paid.
 _RESIDENT_DAY = """
     SELECT a.resident_id, a.business_day AS day, a.behaviour, max(a.community_code) AS community_code,
-           count(*) AS activities, coalesce(sum(a.distance_m), 0) AS distance_m,
+           sum(a.acts) AS activities, coalesce(sum(a.distance_m), 0) AS distance_m,
            coalesce(sum(a.weight_g), 0) AS weight_g, sum(a.saved_co2e_mg) AS saved_co2e_mg,
            coalesce(sum(t.points), 0) AS points
     FROM activity a LEFT JOIN transfer t ON t.resident_id = a.resident_id AND t.id = a.id
@@ -24,7 +24,7 @@ _RESIDENT_DAY = """
 
 _COMMUNITY_DAY = """
     SELECT a.community_code, a.business_day AS day, a.behaviour, a.mode, coalesce(a.method_id, '') AS method_id,
-           count(*) AS activities, coalesce(sum(a.distance_m), 0) AS distance_m,
+           sum(a.acts) AS activities, coalesce(sum(a.distance_m), 0) AS distance_m,
            coalesce(sum(a.weight_g), 0) AS weight_g, sum(a.saved_co2e_mg) AS saved_co2e_mg,
            coalesce(sum(t.points), 0) AS points
     FROM activity a LEFT JOIN transfer t ON t.resident_id = a.resident_id AND t.id = a.id
@@ -95,12 +95,12 @@ class AlreadyRevoked(Conflict):
 
 
 _UNCOUNT_RESIDENT = sa.text("""
-UPDATE resident_day SET activities = activities - 1, distance_m = distance_m - :distance_m,
+UPDATE resident_day SET activities = activities - :acts, distance_m = distance_m - :distance_m,
        weight_g = weight_g - :weight_g, saved_co2e_mg = saved_co2e_mg - :saved_co2e_mg, points = points - :points
 WHERE resident_id = :resident_id AND day = :day AND behaviour = :behaviour""")
 
 _UNCOUNT_COMMUNITY = sa.text("""
-UPDATE community_day SET activities = activities - 1, distance_m = distance_m - :distance_m,
+UPDATE community_day SET activities = activities - :acts, distance_m = distance_m - :distance_m,
        weight_g = weight_g - :weight_g, saved_co2e_mg = saved_co2e_mg - :saved_co2e_mg, points = points - :points
 WHERE community_code = :community_code AND day = :day AND behaviour = :behaviour AND mode = :mode
   AND method_id = :method_id""")
@@ -133,6 +133,7 @@ def revoke(session: Session, resident_id: UUID, activity_id: UUID, *, why: str, 
         "behaviour": revoked.behaviour.value,
         "mode": revoked.mode,
         "method_id": revoked.method_id or "",
+        "acts": revoked.acts,
         "distance_m": revoked.distance_m or 0,
         "weight_g": revoked.weight_g or 0,
         "saved_co2e_mg": revoked.saved_co2e_mg,

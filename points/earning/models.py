@@ -134,6 +134,7 @@ class Activity(Base):
     distance_m: Mapped[int | None] = mapped_column(sa.Integer)
     weight_g: Mapped[int | None] = mapped_column(sa.Integer)
     steps: Mapped[int | None] = mapped_column(sa.Integer)
+    acts: Mapped[int] = mapped_column(sa.SmallInteger, server_default="1")  # 0: a further sync of one day's steps
     site: Mapped[str | None] = mapped_column(sa.String(64))
     site_kind: Mapped[str | None] = mapped_column(sa.String(10))
     timing: Mapped[str | None] = mapped_column(sa.String(12))
@@ -160,6 +161,7 @@ class Activity(Base):
             "least(distance_m, weight_g, steps, priced_points, saved_co2e_mg) >= 0", name="not_negative"
         ),
         sa.CheckConstraint("(outcome = 'awarded') = (reason IS NULL)", name="reason"),
+        sa.CheckConstraint("acts IN (0, 1)", name="acts"),
         sa.CheckConstraint("site_kind IN ('fixed', 'mobile')", name="site_kind"),
         sa.CheckConstraint("timing IN ('scheduled', 'appointment')", name="timing"),
         sa.CheckConstraint("channel IN ('online', 'offline')", name="channel"),

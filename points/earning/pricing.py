@@ -96,6 +96,7 @@ class Priced(msgspec.Struct, gc=False, kw_only=True):
     distance_m: int | None
     weight_g: int | None
     steps: int | None
+    acts: int
     site: str | None
     site_kind: str | None
     timing: str | None
@@ -140,6 +141,7 @@ def price(tariffs: Tariffs, claim: Claim, n: int, *, now: datetime) -> Priced:
         distance_m=claim.distance_m,
         weight_g=claim.weight_g,
         steps=None if claim.steps is None else claim.steps - claim.steps_before,
+        acts=0 if claim.steps_before else 1,
         site=claim.site,
         site_kind=claim.site_kind,
         timing=claim.timing,

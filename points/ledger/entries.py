@@ -116,7 +116,8 @@ def reverse(session: Session, resident_id: UUID, transfer_id: UUID, *, reason: s
     """Undo a transfer, once.
 
     Points of an award come back out of the lots, its own first; what is already spent becomes a debt. Points of a spend
-    go back into the lots that they came from. Raises NotFound, NotReversible, AlreadyReversed.
+    go back into the lots that they came from. Raises NotFound, NotReversible; a second reversal violates
+    `transfer_reverses_key`, which the edge answers as AlreadyReversed.
     """
     original = session.get(Transfer, (resident_id, transfer_id))
     if original is None:

@@ -4,7 +4,7 @@ import hashlib
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import date, datetime
+from datetime import date, datetime, timedelta
 from uuid import UUID
 
 import msgspec
@@ -23,6 +23,8 @@ from server.errors import Conflict, DomainError, PayloadTooLarge
 
 LINES_MAX = 5000
 BUDGET_TRIES = 3
+BATCH_KEPT_FOR = timedelta(days=30)
+LETTER_KEPT_FOR = timedelta(days=90)  # long enough to find and mend a fault, and no longer (PIPL 19)
 
 
 class TooManyLines(PayloadTooLarge):
@@ -307,6 +309,20 @@ def _summary(batch_id: str, outcomes: list[LineOutcome]) -> BatchAnswer:
     )
 
 
+def forget_old(session: Session, *, now: datetime) -> int:
+    """Delete up to 1,000 batches and 10,000 dead letters past their keeping; the number deleted."""
+    batches = (
+        sa.select(FeedBatch.partner_code, FeedBatch.batch_id)
+        .where(FeedBatch.received_at < now - BATCH_KEPT_FOR)
+        .limit(1000)
+    )
+    letters = sa.select(DeadLetter.id).where(DeadLetter.received_at < now - LETTER_KEPT_FOR).limit(10_000)
+    key = sa.tuple_(FeedBatch.partner_code, FeedBatch.batch_id)
+    deleted = session.execute(sa.delete(FeedBatch).where(key.in_(batches))).rowcount  # type: ignore[attr-defined]
+    deleted += session.execute(sa.delete(DeadLetter).where(DeadLetter.id.in_(letters))).rowcount  # type: ignore[attr-defined]
+    return int(deleted)
+
+
 def redrive(session: Session, partner: Partner, *, limit: int, now: datetime) -> Counter[str]:
     """Drive the oldest waiting dead letters again; outcomes by word.
 
@@ -318,7 +334,8 @@ def redrive(session: Session, partner: Partner, *, limit: int, now: datetime) ->
     letters = session.scalars(
         sa.select(DeadLetter)
         .where(DeadLetter.partner_code == partner.code, DeadLetter.redriven_at.is_(None))
-        .order_by(DeadLetter.id)
+        # Those not tried yet first, or a heap that nothing can mend would starve all that came later.
+        .order_by(DeadLetter.redriven_outcome.is_not(None), DeadLetter.id)
         .limit(min(limit, LINES_MAX))
         .with_for_update(skip_locked=True)
     ).all()

@@ -461,6 +461,10 @@ def test_many_syncs_of_a_day_earn_what_one_would(phone: Phone, session: Session)
     for steps in range(400, 4001, 400):
         phone.sync(d18=steps)
     assert digest(session, "sum(points)", table="transfer") == [(8,)]
+    # Ten syncs are one day's walking, in the resident's chart and in the community's report.
+    assert digest(session, "sum(activities), sum(points)", table="resident_day") == [(1, 8)]
+    assert digest(session, "sum(activities), sum(points)", table="community_day") == [(1, 8)]
+    assert wrong(session) == {}
 
 
 def test_days_past_the_closing_day_are_refused_and_told_once(phone: Phone, session: Session) -> None:

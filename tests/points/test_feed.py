@@ -907,3 +907,29 @@ def test_a_bound_member_who_is_disabled_or_without_a_home_earns_nothing_and_othe
     answer = feed.push(*(drop_line("d", name) for name in ("m-1", "m-2", "m-3")))
     assert outcomes(answer) == ["refused unknown-resident", "refused no-home-community", "awarded"]
     assert digest(session, "count(*)", table="activity") == [(1,)]
+
+
+def test_letters_never_tried_come_before_those_that_nothing_mends(
+    feed: Feed, session: Session, member: Callable[..., UUID]
+) -> None:
+    member()
+    feed.push(ride_line("r-1", colour="red"))
+    assert redriven(session, feed) == {"refused": 1}
+    feed.push(ride_line("r-2", colour="blue"))
+    session.expire_all()
+    feed_module.redrive(session, registry.get(session, feed.code), limit=1, now=NOON)
+    tried = session.scalars(sa.select(DeadLetter.redriven_outcome).order_by(DeadLetter.id)).all()
+    assert tried == ["bad-line", "bad-line"]
+
+
+def test_batches_and_letters_past_their_keeping_are_deleted_and_no_others(
+    feed: Feed, session: Session, member: Callable[..., UUID]
+) -> None:
+    member()
+    feed.push(drop_line("d-1"), b"{broken")
+    edge = NOON + feed_module.BATCH_KEPT_FOR
+    assert feed_module.forget_old(session, now=edge) == 0
+    assert feed_module.forget_old(session, now=edge + timedelta(seconds=1)) == 1
+    assert session.scalar(sa.select(sa.func.count()).select_from(DeadLetter)) == 1
+    assert feed_module.forget_old(session, now=NOON + feed_module.LETTER_KEPT_FOR + timedelta(seconds=1)) == 1
+    assert session.scalar(sa.select(sa.func.count()).select_from(DeadLetter)) == 0

@@ -136,6 +136,7 @@ def upgrade() -> None:
         sa.Column("distance_m", sa.Integer(), nullable=True),
         sa.Column("weight_g", sa.Integer(), nullable=True),
         sa.Column("steps", sa.Integer(), nullable=True),
+        sa.Column("acts", sa.SmallInteger(), server_default="1", nullable=False),
         sa.Column("site", sa.String(length=64), nullable=True),
         sa.Column("site_kind", sa.String(length=10), nullable=True),
         sa.Column("timing", sa.String(length=12), nullable=True),
@@ -173,6 +174,7 @@ def upgrade() -> None:
         ),
         sa.CheckConstraint("site_kind IN ('fixed', 'mobile')", name=op.f("activity_site_kind_check")),
         sa.CheckConstraint("timing IN ('scheduled', 'appointment')", name=op.f("activity_timing_check")),
+        sa.CheckConstraint("acts IN (0, 1)", name=op.f("activity_acts_check")),
         sa.CheckConstraint(
             "least(distance_m, weight_g, steps, priced_points, saved_co2e_mg) >= 0",
             name=op.f("activity_not_negative_check"),
