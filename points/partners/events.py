@@ -3,7 +3,7 @@
 import re
 from collections.abc import Mapping
 from contextlib import suppress
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Annotated, Literal
 from uuid import UUID
 
@@ -69,6 +69,9 @@ _decoder = msgspec.json.Decoder(Event)
 # 5,000 answers of this length, and the rest of each, stay below the largest answer that is kept.
 DETAIL_LENGTH_MAX = 120
 
+# No place on earth is further from UTC.
+OFFSET_MAX = timedelta(hours=14)
+
 
 class BadLine(ValueError):
     """A line does not fit; the message says what is wrong, in plain ASCII of at most DETAIL_LENGTH_MAX characters."""
@@ -86,6 +89,8 @@ def decode(line: bytes) -> Event:
     instants = (event.started_at, event.ended_at) if isinstance(event, Ride) else (event.at,)
     if not all(2000 <= instant.year <= 2100 for instant in instants):
         raise BadLine("Year out of range")  # near the ends of the calendar a change of time zone overflows
+    if not all(-OFFSET_MAX <= (instant.utcoffset() or OFFSET_MAX) <= OFFSET_MAX for instant in instants):
+        raise BadLine("UTC offset out of range")  # PostgreSQL would refuse it, and with it the whole batch
     return event
 
 
