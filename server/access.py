@@ -11,6 +11,8 @@ from flask_jwt_extended import get_current_user, verify_jwt_in_request
 
 from server.errors import Forbidden, NotFound
 
+TOKEN_ALGORITHM = "HS256"  # noqa: S105 -- a name, not a secret
+
 
 class Role(enum.StrEnum):
     """What a person is to the programme."""

@@ -23,7 +23,6 @@ from points.earning.claims import Award, Claim, Reason
 from points.earning.models import Outcome
 from points.earning.pricing import Priced
 from points.ledger.models import ISSUANCE
-from server.people.models import Resident
 
 CLAIMS_MAX = 10_000
 
@@ -213,16 +212,12 @@ def _paid(row: Priced, points: int) -> Award:
     return Award(Outcome.AWARDED, reason, points, row.saved_co2e_mg, row.id)
 
 
+_HOMES = sa.text("SELECT resident_id, community_code FROM resident WHERE resident_id = ANY(:residents) AND enabled")
+
+
 def _homes(session: Session, rows: Sequence[Priced]) -> dict[UUID, str | None]:
     """The home community of each enabled resident among the rows."""
-    residents = list({row.resident_id for row in rows})
-    found = session.execute(
-        sa.select(Resident.resident_id, Resident.community_code).where(
-            Resident.resident_id == sa.any_(sa.cast(sa.literal(residents, sa.ARRAY(sa.Uuid)), sa.ARRAY(sa.Uuid))),
-            Resident.enabled,
-        )
-    )
-    return dict(found.all())
+    return dict(session.execute(_HOMES, {"residents": list({row.resident_id for row in rows})}).all())
 
 
 def _pay(session: Session, rows: Sequence[Priced], *, now: datetime) -> dict[int, int]:

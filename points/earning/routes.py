@@ -172,11 +172,10 @@ def record_trip(body: dict[str, Any]) -> dict[str, Any]:
         distance_m=body["distance_m"],
     )
 
-    def work(session: Session) -> dict[str, Any]:
-        _require_home(session, claim.resident_id)
-        return _award_view(award(session, [claim], now=instant)[0])
-
-    return run_transaction(work)
+    answer = run_transaction(lambda session: award(session, [claim], now=instant)[0])
+    if answer.reason is Reason.NO_COMMUNITY:
+        raise HomeCommunityMissing
+    return _award_view(answer)
 
 
 @blueprint.post("/me/activities/steps")

@@ -14,7 +14,7 @@ from flask import Flask
 from flask_jwt_extended import JWTManager, create_access_token, create_refresh_token
 from sqlalchemy.orm import Session
 
-from server.access import Actor, Role
+from server.access import TOKEN_ALGORITHM, Actor, Role
 from server.clock import business_day
 from server.database import db, new_id
 from server.errors import DomainError, TokenRevoked
@@ -141,18 +141,14 @@ def _person_enabled(person_id: UUID, *, is_resident: bool) -> sa.Select[bool]:
     return sa.select(Staff.enabled).where(Staff.id == person_id)
 
 
-_LIVE = (
-    SignIn.person_id == sa.bindparam("person_id"),
-    SignIn.id == sa.bindparam("sign_in_id"),
-    SignIn.ended_at.is_(None),
+# Plain SQL: these run on every request, and the mapped forms of them cost three times as much Python.
+_RESIDENT = sa.text(
+    "SELECT 1 FROM sign_in JOIN resident ON resident.resident_id = sign_in.person_id "
+    "WHERE sign_in.person_id = :person_id AND sign_in.id = :sign_in_id AND ended_at IS NULL AND enabled"
 )
-_RESIDENT = (
-    sa.select(SignIn.id).join(Resident, Resident.resident_id == SignIn.person_id).where(*_LIVE, Resident.enabled)
-)
-_STAFF = (
-    sa.select(Staff.role, Staff.division, Staff.organisation_id)
-    .join(SignIn, Staff.id == SignIn.person_id)
-    .where(*_LIVE, Staff.enabled)
+_STAFF = sa.text(
+    "SELECT staff.role, staff.division, staff.organisation_id FROM sign_in JOIN staff ON staff.id = sign_in.person_id "
+    "WHERE sign_in.person_id = :person_id AND sign_in.id = :sign_in_id AND ended_at IS NULL AND enabled"
 )
 
 
@@ -172,7 +168,7 @@ def load_actor(session: Session, claims: dict[str, Any]) -> Actor | None:
         return None
     return Actor(
         id=person_id,
-        role=found.role,
+        role=Role(found.role),
         session_id=sign_in_id,
         division=found.division,
         organisation_id=found.organisation_id,
@@ -186,7 +182,7 @@ def install(app: Flask, secret_key: str) -> JWTManager:
         JWT_ACCESS_TOKEN_EXPIRES=ACCESS_LIFE,
         JWT_REFRESH_TOKEN_EXPIRES=REFRESH_LIFE,
         JWT_TOKEN_LOCATION=["headers"],
-        JWT_ALGORITHM="HS256",
+        JWT_ALGORITHM=TOKEN_ALGORITHM,
     )
     jwt = JWTManager(app)
 
