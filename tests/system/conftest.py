@@ -1,0 +1,44 @@
+"""The whole system: the application as it is served, on a database that nobody else touches."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from district import District
+
+from server.settings import Settings
+
+ServeDistrict = Callable[..., Any]
+
+
+@pytest.fixture(scope="session")
+def serve_district(
+    base_settings: Settings, make_database: Callable[[], str], tmp_path_factory: pytest.TempPathFactory
+) -> ServeDistrict:
+    """A context manager that serves a fresh copy of the district; `settings` may name another database."""
+
+    @contextmanager
+    def serve(settings: Settings | None = None, **options: Any) -> Iterator[District]:
+        if settings is None:
+            url = make_database()
+            settings = replace(base_settings, database_url=url, database_owner_url=url)
+        district = District(settings, tmp_path_factory.mktemp("district"), **options)
+        try:
+            district.start()
+            yield district
+        finally:
+            district.stop()
+        log = district.log()
+        secrets = [settings.secret_key, settings.wechat_secret, *district.tokens]
+        assert not [secret[:12] for secret in secrets if secret in log], "a secret is in the log"
+
+    return serve
+
+
+@pytest.fixture(scope="module")
+def district(serve_district: ServeDistrict) -> Iterator[District]:
+    """One served district for the tests of a module."""
+    with serve_district() as served:
+        yield served
