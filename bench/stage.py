@@ -191,12 +191,9 @@ def _add_residents(connection: psycopg.Connection, instant: datetime) -> None:
 def scratch_copy(on: Stage) -> Iterator[Flask]:
     """The application on a copy of the database, dropped at the end: to see statements without leaving a trace."""
     url = on.postgres.url_of(SCRATCH)
-    with psycopg.connect(on.postgres.url_of("postgres"), autocommit=True) as connection:
-        with on.app.app_context():
-            db.engine.dispose()
-        # The web server's kept connections would be in the way of a copy; they come back by themselves.
-        connection.execute("SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE datname = 'tanpuhui'")
-        connection.execute(f"CREATE DATABASE {SCRATCH} TEMPLATE tanpuhui STRATEGY file_copy")
+    with on.app.app_context():
+        db.engine.dispose()
+    _copy_database(on)
     app = create_app(
         replace(on.settings, database_url=url, database_owner_url=url, rate_limits=False, log_level="ERROR")
     )
@@ -208,6 +205,23 @@ def scratch_copy(on: Stage) -> Iterator[Flask]:
             db.engine.dispose()
         with psycopg.connect(on.postgres.url_of("postgres"), autocommit=True) as connection:
             connection.execute(f"DROP DATABASE {SCRATCH} WITH (FORCE)")
+
+
+def _copy_database(on: Stage) -> None:
+    """Copy it while nobody is connected: the web server's kept connections are cut, and come back by themselves."""
+    deadline = time.monotonic() + READY_SECONDS_MAX
+    with psycopg.connect(on.postgres.url_of("postgres"), autocommit=True) as connection:
+        while True:
+            connection.execute(
+                "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE datname = 'tanpuhui'"
+            )
+            try:
+                connection.execute(f"CREATE DATABASE {SCRATCH} TEMPLATE tanpuhui STRATEGY file_copy")
+            except psycopg.errors.ObjectInUse:  # a worker that was still starting came in between
+                if time.monotonic() > deadline:
+                    raise
+            else:
+                return
 
 
 def _web(target: str, settings: Settings, environ: dict[str, str], stack: contextlib.ExitStack) -> serve.Child:
