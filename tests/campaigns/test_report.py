@@ -268,7 +268,7 @@ def test_many_trips_of_few_residents_are_not_published(
     for days in range(5):
         act(session, residents, communities[0], day=business_day(now()) - timedelta(days=days))
     walk = client.get(SUMMARY).json["recorded_trips"]["modes"][0]
-    assert walk == {"mode": "walk", "name": "步行", "trips": None}
+    assert walk == {"mode": "walk", "name": "步行（含每日步数）", "trips": None}
 
 
 def test_savings_are_told_by_method_and_never_added_up(

@@ -501,3 +501,86 @@ def test_lists_hold_nothing_of_another(
             found += [f"{rule.rule} as {name}: {each}" for each in hidden if each in answer.get_data(as_text=True)]
     assert found == []
     assert seen >= 20
+
+
+# Addresses whose body names a place or an organisation, with a body that somebody inside may send. `None` as the
+# place: one's own home, which is free to choose.
+SCHOOL = object()
+TERMS = {"title": "绿色出行周", "behaviours": ["walk"], "measure": "activities", "target": 3}
+DAYS = {"starts_on": "2026-12-01", "ends_on": "2026-12-07"}
+ACCOUNT = {"name": "new.account", "password": "a long sentence is best"}
+NAMED_IN_BODIES: dict[tuple[str, str], list[dict[str, Any]]] = {
+    ("patch", "/api/v1/me"): [],
+    ("patch", "/api/v1/staff/{staff_id}"): [{"role": "community-staff", "division": HOME}],
+    ("post", "/api/v1/campaigns"): [
+        {**TERMS, **DAYS, "division": HOME},
+        {**TERMS, **DAYS, "organisation_id": SCHOOL},
+    ],
+    ("post", "/api/v1/places/organisations"): [{"kind": "school", "name": "三小", "community_code": HOME}],
+    ("post", "/api/v1/staff"): [
+        {**ACCOUNT, "role": "community-staff", "division": HOME},
+        {**ACCOUNT, "role": "school-staff", "organisation_id": SCHOOL},
+    ],
+}
+
+
+def test_every_body_that_names_a_place_is_known(app: Flask) -> None:
+    document = app.extensions["tanpuhui_api"].spec.to_dict()
+    found = set()
+    for path, operations in document["paths"].items():
+        for method, operation in operations.items():
+            content = operation.get("requestBody", {}).get("content", {}) if isinstance(operation, dict) else {}
+            name = content.get("application/json", {}).get("schema", {}).get("$ref", "").rsplit("/", 1)[-1]
+            named = document["components"]["schemas"].get(name, {}).get("properties", {})
+            if named.keys() & {"division", "organisation_id", "community_code"}:
+                found.add((method, path))
+    assert found == set(NAMED_IN_BODIES)
+
+
+def test_what_a_body_names_outside_the_scope_is_not_found(
+    app: Flask,
+    client: FlaskClient,
+    connection: Connection,
+    world: World,
+    make_staff: Callable[..., UUID],
+    headers_of: Callable[..., dict[str, str]],
+) -> None:
+    headers = signed_in(world, headers_of)
+    school = connection.scalar(sa.select(Organisation.id).where(Organisation.name == "一小"))
+    rules = {
+        rule.rule.replace("<uuid:", "{").replace("<", "{").replace(">", "}"): rule for rule in app.url_map.iter_rules()
+    }
+    unexpected, made = [], 0
+    for (method, path), bodies in NAMED_IN_BODIES.items():
+        permission = app.view_functions[endpoint_of(app, method, path)].access  # type: ignore[attr-defined]
+        for given, (name, (role, person), inside) in itertools.product(
+            bodies,
+            [(role.value, (role, person), True) for role, person in world.insiders.items()]
+            + [(name, who, False) for name, who in world.outsiders.items()],
+        ):
+            if permission not in PERMISSIONS[role]:
+                continue
+            body = {key: str(school) if value is SCHOOL else value for key, value in given.items()}
+            # An account that the actor may edit, so that only the place in the body can be refused.
+            scope = connection.scalar(sa.select(Staff.division).where(Staff.id == person)) or HOME
+            address = path.replace("{staff_id}", str(make_staff(role, division=scope)) if "{" in path else "")
+            savepoint = connection.begin_nested()
+            sent = {**headers[person], "If-Match": '"1"'}
+            answer = client.open(address, method=method.upper(), json=body, headers=sent)
+            savepoint.rollback()
+            made += answer.status_code < 300
+            # A school's staff answer for the school alone, not for the community around it.
+            reaches = inside and not (role is Role.SCHOOL_STAFF and "organisation_id" not in body)
+            if (answer.status_code < 300) != reaches or (not reaches and answer.status_code != 404):
+                unexpected.append(f"{answer.status_code} {method} {path} {sorted(body)} as {name}: {answer.text[:300]}")
+    assert unexpected == []
+    assert made >= 10
+
+
+def endpoint_of(app: Flask, method: str, path: str) -> str:
+    """The endpoint of a described operation."""
+    return next(
+        rule.endpoint
+        for rule in app.url_map.iter_rules()
+        if rule.rule.replace("<uuid:", "{").replace(">", "}") == path and method.upper() in (rule.methods or set())
+    )
