@@ -46,10 +46,10 @@ def run(on: Stage, *, short: bool, only: str | None) -> None:
             # Other work on the machine slows a round down, but hardly changes what an event costs.
             events = sum(result.size.events * len(result.over_http) for result in results)
             each_us = sum(meter.used_s.values()) / events * 1e6
+            most = on.cores / each_us * 1e6
             tell(
                 f"HTTP 时的处理器时间 processor time: {meter.shares()}",
-                f"每条 an event: {each_us:.0f} µs; {on.cores} 核全空闲时至多 at most {on.cores / each_us * 1e6:,.0f} /s "
-                "on idle cores",
+                f"每条 an event: {each_us:.0f} µs; {on.cores} 核全空闲时至多 at most {most:,.0f} /s on idle cores",
             )
     if only in (None, "stages"):
         with part("一批的时间去处 where the time of a batch of 5,000 goes (one process, nothing beside it)"):

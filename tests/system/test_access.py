@@ -503,8 +503,8 @@ def test_lists_hold_nothing_of_another(
     assert seen >= 20
 
 
-# Addresses whose body names a place or an organisation, with a body that somebody inside may send. `None` as the
-# place: one's own home, which is free to choose.
+# Addresses whose body names a place or an organisation, with bodies that somebody inside may send. One's own home is
+# free to choose, so there is none for it.
 SCHOOL = object()
 TERMS = {"title": "绿色出行周", "behaviours": ["walk"], "measure": "activities", "target": 3}
 DAYS = {"starts_on": "2026-12-01", "ends_on": "2026-12-07"}
@@ -547,9 +547,6 @@ def test_what_a_body_names_outside_the_scope_is_not_found(
 ) -> None:
     headers = signed_in(world, headers_of)
     school = connection.scalar(sa.select(Organisation.id).where(Organisation.name == "一小"))
-    rules = {
-        rule.rule.replace("<uuid:", "{").replace("<", "{").replace(">", "}"): rule for rule in app.url_map.iter_rules()
-    }
     unexpected, made = [], 0
     for (method, path), bodies in NAMED_IN_BODIES.items():
         permission = app.view_functions[endpoint_of(app, method, path)].access  # type: ignore[attr-defined]

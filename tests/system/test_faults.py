@@ -37,6 +37,8 @@ ROUNDS = 20 if LONG else 1
 LOAD_SECONDS = 5.0 if LONG else 1.5
 WRITABLE_SECONDS_MAX = 10.0
 READ_P95_SECONDS_MAX = 0.2
+# On a machine that is busy with other things reads are slow with the cache too; twice that, and never more than this.
+BUSY_READ_P95_SECONDS_MAX = 1.0
 CLIENTS = 6
 CLIENT_PATIENCE_SECONDS = 60.0
 
@@ -312,6 +314,11 @@ def wait_for_cache(district: District, alive: bool) -> None:
         time.sleep(0.05)
 
 
+def p95_of(seconds: list[float]) -> float:
+    """The time that 95 of 100 calls kept under."""
+    return sorted(seconds)[int(0.95 * len(seconds))]
+
+
 READS = ("/api/v1/me/wallet", "/api/v1/me/activities", "/api/v1/report/summary", "/api/v1/rewards", "/api/v1/me")
 
 
@@ -340,7 +347,8 @@ def test_without_the_cache_reads_stay_open_and_writes_go_on(services: Services, 
     for reader in readers:
         reader.start()
     try:
-        time.sleep(LOAD_SECONDS / 3)
+        time.sleep(LOAD_SECONDS)
+        usual = p95_of(seconds)
         with without_cache(valkey, how):
             seconds.clear()
             reward = district.reward(cost=1, stock=1000)
@@ -353,12 +361,11 @@ def test_without_the_cache_reads_stay_open_and_writes_go_on(services: Services, 
         stopping.set()
         for reader in readers:
             reader.join()
-    ordered = sorted(seconds)
-    p95 = ordered[int(0.95 * len(ordered))]
-    print(f"\n{how}: {len(ordered)} reads, p50 {ordered[len(ordered) // 2]:.3f} s, p95 {p95:.3f} s, {statuses}")
+    p95 = p95_of(seconds)
+    print(f"\n{how}: {len(seconds)} reads, p95 {p95:.3f} s, with the cache {usual:.3f} s, {statuses}")
     assert set(statuses) == {200}, district.complaints()
-    assert len(ordered) > 100
-    assert p95 < READ_P95_SECONDS_MAX
+    assert len(seconds) > 50
+    assert p95 < max(READ_P95_SECONDS_MAX, min(2 * usual, BUSY_READ_P95_SECONDS_MAX))
     wait_for_cache(district, alive=True)
 
 

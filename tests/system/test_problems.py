@@ -1,5 +1,7 @@
 """Every refusal is problem+json with a stable code and a title in the client's language, and tells no secret."""
 
+import contextlib
+import http.client
 import json
 import logging
 import secrets
@@ -216,6 +218,22 @@ def test_a_feed_may_be_larger_but_has_its_own_bound(district: District) -> None:
     headers = signed(partner[1], body) | LAST
     answer = district.http.post(f"/api/v1/partners/{partner[0]}/events", content=body, headers=headers)
     assert_problem(answer, 413, "payload-too-large")
+
+
+def test_a_refusal_leaves_the_connection_usable_though_the_body_comes_late(district: District) -> None:
+    connection = http.client.HTTPConnection("127.0.0.1", district.port, timeout=10)
+    with contextlib.closing(connection):
+        for _ in range(3):
+            body = json.dumps(walk(1)).encode()
+            connection.putrequest("POST", TRIPS)
+            connection.putheader("Content-Type", "application/json")
+            connection.putheader("Content-Length", str(len(body)))
+            connection.endheaders()
+            time.sleep(0.1)  # a server that answers now closes the connection, and the next request on it is lost
+            connection.send(body)
+            answer = connection.getresponse()
+            assert answer.status == 401
+            assert json.loads(answer.read())["code"] == "unauthenticated"
 
 
 def test_an_unknown_field_is_named(district: District, resident: dict[str, str]) -> None:
