@@ -13,6 +13,7 @@ from pathlib import Path
 import psycopg
 
 from bench import breakdown, feed, figures, single, wallet
+from bench.running import end_tidily_when_terminated
 from bench.stage import RESIDENTS, Stage, pid_of, stage
 
 TABLES = ("activity", "transfer", "lot", "cap_usage", "resident_day", "community_day", "feed_batch")
@@ -24,6 +25,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--short", action="store_true", help="each part once and briefly, to see that it runs")
     parser.add_argument("--only", choices=("feed", "single", "wallet", "stages"), help="one part alone")
     options = parser.parse_args(arguments)
+    end_tidily_when_terminated()
     began = time.perf_counter()
     print(f"准备 · setting up {RESIDENTS:,} bound residents …", flush=True)
     with stage() as on:

@@ -14,7 +14,7 @@ from typing import Any
 
 from bench import records
 from bench.records import Record
-from bench.running import Client, DemoError, Service, service, verify_ledger
+from bench.running import Client, DemoError, Service, end_tidily_when_terminated, service, verify_ledger
 from points.earning.claims import REASON_TEXTS, Reason
 from points.partners.signature import sign
 from server.clock import business_day, now
@@ -63,6 +63,7 @@ def step(title: str) -> Iterator[None]:
 
 def main() -> int:
     """Run the demonstration; 1 when the second pass paid anything or the ledger is wrong."""
+    end_tidily_when_terminated()
     try:
         with service() as running:
             return demonstrate(running)

@@ -5,6 +5,7 @@ import http.client
 import json
 import os
 import shlex
+import signal
 import subprocess
 import sys
 import tempfile
@@ -15,7 +16,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from server.embedded import free_port
+from server.embedded import end_with_parent, free_port
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 START_SECONDS_MAX = 180.0
@@ -122,6 +123,11 @@ def answers(host: str, port: int) -> bool:
         client.close()
 
 
+def end_tidily_when_terminated() -> None:
+    """Let SIGTERM unwind the stack like Ctrl-C does, so that what was started is stopped and its folder removed."""
+    signal.signal(signal.SIGTERM, lambda number, _frame: sys.exit(128 + number))
+
+
 @contextlib.contextmanager
 def service() -> Iterator[Service]:
     """The one at HOST:PORT if it answers, else a new one in a temporary data folder, stopped at the end."""
@@ -152,7 +158,12 @@ def _started(folder: Path) -> Iterator[Service]:
     log_path = folder / "serve.log"
     with log_path.open("wb") as log:
         process = subprocess.Popen(
-            [sys.executable, "-m", "server.serve"], cwd=REPOSITORY, env=environ, stdout=log, stderr=subprocess.STDOUT
+            [sys.executable, "-m", "server.serve"],
+            cwd=REPOSITORY,
+            env=environ,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            preexec_fn=end_with_parent(signal.SIGTERM),  # noqa: PLW1509 -- one prctl call, no lock taken
         )
     try:
         deadline = time.monotonic() + START_SECONDS_MAX

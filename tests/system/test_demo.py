@@ -1,6 +1,8 @@
 """The demonstration and the bench run, on real processes, and the demonstration's own proofs can fail."""
 
 import re
+import signal
+import socket
 import subprocess
 import sys
 from collections import Counter
@@ -14,16 +16,17 @@ from bench import demo, records
 from bench.demo import Tally
 
 TODAY = date(2026, 11, 22)
+# Nothing of this process's own configuration; port 0 is nobody's, so that the demonstration starts a service.
+ENVIRON = {"PATH": "/usr/bin:/bin", "PORT": "0", "LANG": "C.UTF-8", "PYTHONUTF8": "1"}
 MEMBERS = [f"demo-{number:03}" for number in range(1, 343)]
 
 
 def run(project: Path, tmp_path: Path, module: str, *arguments: str) -> str:
     """Run a module as the Makefile does, with nothing of this process's configuration; what it prints."""
-    environ = {"PATH": "/usr/bin:/bin", "HOME": str(tmp_path), "PORT": "0", "LANG": "C.UTF-8", "PYTHONUTF8": "1"}
     done = subprocess.run(
         [sys.executable, "-m", module, *arguments],
         cwd=project,
-        env=environ,
+        env={**ENVIRON, "HOME": str(tmp_path)},
         capture_output=True,
         text=True,
         timeout=300,
@@ -41,6 +44,24 @@ def test_the_demonstration_pays_real_records_once_and_proves_the_ledger(project:
     assert second == "0"
     assert re.search(r"10,0\d\d +duplicate", printed)
     assert "proved in" in printed
+
+
+def test_a_demonstration_that_is_terminated_stops_the_service_that_it_started(project: Path, tmp_path: Path) -> None:
+    environ = {**ENVIRON, "HOME": str(tmp_path), "TMPDIR": str(tmp_path)}
+    process = subprocess.Popen(
+        [sys.executable, "-u", "-m", "bench.demo"], cwd=project, env=environ, stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    port = next(int(found[1]) for line in process.stdout if (found := re.search(r"service: http://[^:]+:(\d+)", line)))
+
+    process.terminate()
+    process.stdout.read()
+
+    assert process.wait(120) == 128 + signal.SIGTERM
+    process.stdout.close()
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection(("127.0.0.1", port), timeout=5)
+    assert list(tmp_path.glob("tanpuhui-demo-*")) == []
 
 
 def test_the_short_bench_runs_and_prints_every_ratio(project: Path, tmp_path: Path) -> None:
