@@ -98,8 +98,3 @@ def _take_in_body() -> None:
     """
     if 0 < (request.content_length or 0) <= BODY_BYTES_MAX:
         request.get_data()
-
-
-def limits_enabled() -> bool:
-    """Whether rates are limited at all (a bench may switch them off)."""
-    return bool(current_app.config["RATELIMIT_ENABLED"])

@@ -29,7 +29,7 @@ from points.carbon import methods
 from points.earning import pricing, rules
 from server.access import Role
 from server.clock import SHANGHAI, business_day, now
-from server.database import APPLICATION_ROLE, db, new_id, psycopg_url
+from server.database import db, new_id, psycopg_url
 from server.embedded import EmbeddedPostgres, EmbeddedValkey, throwaway_postgres, throwaway_valkey
 from server.people import sessions
 from server.people.models import Resident, Staff
@@ -284,12 +284,6 @@ def sign_in_staff(
         return headers_of(make_staff(role, division=division, organisation=organisation), is_resident=False)
 
     return sign_in
-
-
-@pytest.fixture
-def application_role() -> str:
-    """The role that the application's connections take."""
-    return APPLICATION_ROLE
 
 
 @pytest.fixture(scope="session")
