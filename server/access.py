@@ -20,9 +20,15 @@ class Role(enum.StrEnum):
     RESIDENT = "resident"
     COMMUNITY_STAFF = "community-staff"
     SCHOOL_STAFF = "school-staff"
+    ORGANISATION_STAFF = "organisation-staff"  # of an agency, mall or enterprise
+    ASSESSOR = "assessor"  # an expert who scores applications and sees no more than those
     STREET = "street"
     DISTRICT = "district"
     OPERATOR = "operator"
+
+
+# Their scope is one organisation; that of every other member of staff is a division.
+ORGANISATION_ROLES = frozenset({Role.SCHOOL_STAFF, Role.ORGANISATION_STAFF})
 
 
 class Permission(enum.StrEnum):
@@ -37,6 +43,12 @@ class Permission(enum.StrEnum):
     CAMPAIGN_JOIN = "campaign:join"
     CAMPAIGN_READ = "campaign:read"
     CAMPAIGN_RUN = "campaign:run"
+    CAMPAIGN_BUDGET = "campaign:budget"
+    CREATION_APPLY = "creation:apply"
+    CREATION_READ = "creation:read"
+    CREATION_REVIEW = "creation:review"
+    CREATION_DECIDE = "creation:decide"
+    CREATION_ASSESS = "creation:assess"
     ORGANISATION_RUN = "organisation:run"
     STAFF_MANAGE = "staff:manage"
     PARTNER_MANAGE = "partner:manage"
@@ -45,8 +57,16 @@ class Permission(enum.StrEnum):
 
 
 _RUNNERS = frozenset(
-    {Permission.SESSION_END, Permission.CAMPAIGN_READ, Permission.CAMPAIGN_RUN, Permission.REPORT_READ}
+    {
+        Permission.SESSION_END,
+        Permission.CAMPAIGN_READ,
+        Permission.CAMPAIGN_RUN,
+        Permission.CREATION_READ,
+        Permission.CREATION_ASSESS,
+        Permission.REPORT_READ,
+    }
 )
+_APPLICANTS = _RUNNERS | {Permission.CREATION_APPLY}
 
 PERMISSIONS: dict[Role, frozenset[Permission]] = {
     Role.RESIDENT: frozenset(
@@ -59,13 +79,21 @@ PERMISSIONS: dict[Role, frozenset[Permission]] = {
             Permission.REWARD_REDEEM,
             Permission.CAMPAIGN_JOIN,
             Permission.CAMPAIGN_READ,
+            # For their own household (绿色家庭), and nobody else's.
+            Permission.CREATION_APPLY,
+            Permission.CREATION_READ,
         }
     ),
-    Role.COMMUNITY_STAFF: _RUNNERS,
-    Role.SCHOOL_STAFF: _RUNNERS,
-    Role.STREET: _RUNNERS | {Permission.ORGANISATION_RUN},
+    Role.COMMUNITY_STAFF: _APPLICANTS,
+    Role.SCHOOL_STAFF: _APPLICANTS,
+    Role.ORGANISATION_STAFF: _APPLICANTS,
+    Role.ASSESSOR: frozenset({Permission.SESSION_END, Permission.CREATION_READ, Permission.CREATION_ASSESS}),
+    Role.STREET: _RUNNERS | {Permission.ORGANISATION_RUN, Permission.CREATION_REVIEW},
     Role.DISTRICT: _RUNNERS
     | {
+        Permission.CAMPAIGN_BUDGET,
+        Permission.CREATION_REVIEW,
+        Permission.CREATION_DECIDE,
         Permission.ORGANISATION_RUN,
         Permission.STAFF_MANAGE,
         Permission.PARTNER_MANAGE,

@@ -32,6 +32,7 @@ class Settings:
     wechat_base_url: str
     data_folder: Path
     district_folder: Path
+    files_url: str = field(repr=False)  # where evidence and exports lie: file:///… or s3://bucket/prefix
     host: str
     port: int
     web_workers: int
@@ -60,6 +61,7 @@ class Settings:
             wechat_base_url="https://nowhere.invalid",
             data_folder=Path("var"),
             district_folder=PLACES_DATA,
+            files_url="memory://",
             host="127.0.0.1",
             port=0,
             web_workers=1,
@@ -84,6 +86,7 @@ class _Reader:
         environment = self.choice("TANPUHUI_ENV", "production", ("production", "development"))
         database_url = self.url("DATABASE_URL", ("postgresql", "postgres"))
         district = self.text("TANPUHUI_DISTRICT", "nankai", r"[a-z0-9][a-z0-9_-]{0,40}")
+        data_folder = Path(self.environ.get("TANPUHUI_DATA") or "var").resolve()
         made = Settings(
             environment="development" if environment == "development" else "production",
             database_url=database_url,
@@ -94,8 +97,9 @@ class _Reader:
             wechat_appid=self.text("WECHAT_APPID", None, r"wx[A-Za-z0-9-]{4,40}"),
             wechat_secret=self.text("WECHAT_SECRET", None, r"\S{8,128}"),
             wechat_base_url=self.url("WECHAT_BASE_URL", ("https", "http"), "https://api.weixin.qq.com"),
-            data_folder=Path(self.environ.get("TANPUHUI_DATA") or "var").resolve(),
+            data_folder=data_folder,
             district_folder=self.folder("TANPUHUI_DISTRICT_DATA", PLACES_DATA) / district,
+            files_url=self.url("FILES_URL", ("file", "s3"), (data_folder / "files").as_uri()),
             host=self.environ.get("HOST") or "127.0.0.1",
             port=self.number("PORT", 8000, 0, 65535),
             web_workers=self.number("WEB_WORKERS", 2, 1, 64),

@@ -101,6 +101,7 @@ def base_settings(
     postgres: EmbeddedPostgres, valkey: EmbeddedValkey, standin: StandIn, tmp_path_factory: pytest.TempPathFactory
 ) -> Settings:
     """Settings of a development district on the test servers."""
+    data_folder = tmp_path_factory.mktemp("data")
     return Settings(
         environment="development",
         database_url=postgres.url_of("postgres"),
@@ -111,8 +112,9 @@ def base_settings(
         wechat_appid=APPID,
         wechat_secret=SECRET,
         wechat_base_url=standin.url,
-        data_folder=tmp_path_factory.mktemp("data"),
+        data_folder=data_folder,
         district_folder=PLACES_DATA / "nankai",
+        files_url=(data_folder / "files").as_uri(),
         host="127.0.0.1",
         port=0,
         web_workers=1,

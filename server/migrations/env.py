@@ -5,14 +5,15 @@ from alembic import context
 from flask import current_app
 
 from server.database import Base, psycopg_url
+from server.migrations.ours import is_ours
 
 # A migration that cannot get its lock in time gives up and is run again; it never queues the whole city behind it.
 LOCK_TIMEOUT = "SET lock_timeout = '5s'; SET statement_timeout = '15min'"
 
 
 def include_name(name: str | None, type_: str, _parents: object) -> bool:
-    """Leave out the job library's own tables: their schema is theirs."""
-    return not (type_ == "table" and name is not None and name.startswith("procrastinate_"))
+    """Leave out the job library's own tables."""
+    return type_ != "table" or is_ours(name)
 
 
 def run_offline() -> None:

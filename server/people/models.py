@@ -99,7 +99,10 @@ class Staff(Base):
     __table_args__ = (
         sa.CheckConstraint("role <> 'resident'", name="not_resident"),
         sa.CheckConstraint("(division IS NULL) <> (organisation_id IS NULL)", name="one_scope"),
-        sa.CheckConstraint("(role = 'school-staff') = (organisation_id IS NOT NULL)", name="school_scope"),
+        sa.CheckConstraint(
+            "(role IN ('school-staff', 'organisation-staff')) = (organisation_id IS NOT NULL)",
+            name="organisation_scope",
+        ),
     )
 
 

@@ -18,7 +18,7 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
 from server import audit
-from server.access import Actor, Role
+from server.access import ORGANISATION_ROLES, Actor, Role
 from server.clock import business_day
 from server.database import new_id
 from server.errors import Conflict, DomainError, Forbidden, NotFound, PreconditionFailed, Unauthenticated, Unavailable
@@ -45,6 +45,7 @@ HASHING_WAIT_S = 5.0
 DIVISION_LENGTH: dict[Role, int] = {
     Role.COMMUNITY_STAFF: 12,
     Role.STREET: 9,
+    Role.ASSESSOR: 6,
     Role.DISTRICT: 6,
     Role.OPERATOR: 6,
 }
@@ -277,7 +278,7 @@ def _require_scope(
     now: datetime,
 ) -> None:
     """Raise ScopeInvalid unless the scope suits the role and exists, NotFound unless it is inside the actor's."""
-    if role is Role.SCHOOL_STAFF:
+    if role in ORGANISATION_ROLES:
         if organisation_id is None or division is not None:
             raise ScopeInvalid
         if actor is not None:

@@ -10,7 +10,7 @@ from flask import Flask
 from flask.testing import FlaskClient
 from sqlalchemy.orm import Session
 
-from server.access import Role
+from server.access import ORGANISATION_ROLES, Role
 from server.audit import AuditEntry
 from server.clock import business_day, now
 from server.database import new_id
@@ -357,4 +357,4 @@ def test_a_password_is_one_however_it_is_typed() -> None:
 def test_every_staff_role_has_its_scope() -> None:
     with_division = set(staff.DIVISION_LENGTH)
 
-    assert with_division | {Role.SCHOOL_STAFF, Role.RESIDENT} == set(Role)
+    assert with_division | ORGANISATION_ROLES | {Role.RESIDENT} == set(Role)
