@@ -34,7 +34,7 @@ import server.people.routes
 import server.people.staff_routes
 import server.places.commands
 import server.places.routes
-from server import api, boot, cache, database, health, jobs, limits, logs, pages, problems
+from server import api, boot, cache, clock, database, health, jobs, limits, logs, pages, problems
 from server.people import sessions, wechat_client
 from server.settings import Settings, SettingsError
 
@@ -61,6 +61,7 @@ JOBS = {
 COMMANDS = [
     server.commands.worker,
     server.commands.openapi,
+    server.commands.clock,
     server.people.commands.staff,
     server.places.commands.places,
     points.carbon.commands.carbon,
@@ -86,6 +87,7 @@ def create_app(settings: Settings | None = None) -> Flask:
         app.wsgi_app = ProxyFix(app.wsgi_app, x_for=settings.proxy_hops, x_proto=settings.proxy_hops)  # type: ignore[method-assign]
     app.json.ensure_ascii = False  # type: ignore[attr-defined]  # of the default provider
     logs.configure(settings.log_level)
+    clock.follow_rehearsal(settings.rehearsal_file)
     app.config["SQLALCHEMY_DATABASE_URI"] = database.psycopg_url(settings.database_url)
     app.config["SQLALCHEMY_ENGINE_OPTIONS"] = database.engine_options(
         settings.database_pool_size, application_role=True

@@ -1,7 +1,8 @@
-"""`flask worker` and `flask openapi …`."""
+"""`flask worker`, `flask openapi …` and `flask clock …`."""
 
 import difflib
 from collections.abc import Callable
+from datetime import timedelta
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import procrastinate
 from flask import Flask, current_app
 from flask.cli import AppGroup, with_appcontext
 
+from server.clock import REHEARSAL_DAYS_MAX, ahead, now
 from server.pages import ROOT, openapi_text
 
 # Two, so that a long job at night does not hold up the short ones; their work is PostgreSQL's.
@@ -67,6 +69,39 @@ def write(path: Path) -> None:
     """Write the description to PATH."""
     path.write_text(openapi_text(_application()), "utf-8")
     click.echo(f"openapi: wrote {path}", err=True)
+
+
+clock = AppGroup("clock", help="Rehearse: move a development service's clock forward.")
+
+
+@clock.command("forward")
+@click.argument("days", type=click.IntRange(1, REHEARSAL_DAYS_MAX))
+def forward(days: int) -> None:
+    """Move the clock of a development service DAYS ahead of where it is; the running service follows at once."""
+    file = _rehearsal_file()
+    moved = ahead(file) + timedelta(days=days)
+    if moved > timedelta(days=REHEARSAL_DAYS_MAX):
+        raise click.ClickException(f"The clock cannot be more than {REHEARSAL_DAYS_MAX} days ahead.")
+    # Whole or not at all: a running service reads it at every look at its clock.
+    written = file.with_suffix(".new")
+    written.write_text(str(int(moved.total_seconds())), encoding="ascii")
+    written.replace(file)
+    click.echo(f"clock: {now():%Y-%m-%d %H:%M} UTC", err=True)
+
+
+@clock.command("real")
+def real() -> None:
+    """Bring the clock back to the real time. What was recorded ahead of it stays, so this is for a new data folder."""
+    _rehearsal_file().unlink(missing_ok=True)
+    click.echo(f"clock: {now():%Y-%m-%d %H:%M} UTC", err=True)
+
+
+def _rehearsal_file() -> Path:
+    settings = _application().extensions["tanpuhui_settings"]
+    if settings.rehearsal_file is None:
+        raise click.ClickException("Only a development service can be rehearsed; this one is in production.")
+    file: Path = settings.rehearsal_file
+    return file
 
 
 def _application() -> Flask:

@@ -74,6 +74,11 @@ class Settings:
         """Whether residents' real data may be here."""
         return self.environment == "production"
 
+    @property
+    def rehearsal_file(self) -> Path | None:
+        """Where `flask clock forward` notes by how much the clock is ahead; None in production."""
+        return None if self.is_production else self.data_folder / "clock-ahead"
+
 
 class _Reader:
     """Collects faults, so that an operator mends them in one go and not one start at a time."""
