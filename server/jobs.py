@@ -6,6 +6,7 @@ from typing import Any
 
 import procrastinate
 from flask import Flask
+from procrastinate.manager import JobManager
 from sqlalchemy.orm import Session
 
 from server.database import APPLICATION_ROLE
@@ -31,9 +32,16 @@ def install(app: Flask, database_url: str, blueprints: dict[str, procrastinate.B
     app.extensions["tanpuhui_jobs"] = make_app(database_url, blueprints)
 
 
+# Never opened: it writes on the connection that it is given. The worker's own connector is asynchronous once it is
+# open, so a job could not enqueue another one through it.
+_WRITER = JobManager(procrastinate.SyncPsycopgConnector())
+
+
 def enqueue(
     session: Session, jobs: procrastinate.App, name: str, *, at: datetime | None = None, **arguments: Any
 ) -> None:
     """Enqueue the job `namespace:name` in the session's transaction: it exists exactly if what asks for it does."""
     connection = session.connection().connection.driver_connection
-    jobs.configure_task(name, connection=connection, schedule_at=at).defer(**arguments)
+    deferrer = jobs.configure_task(name, connection=connection, schedule_at=at)
+    deferrer.job_manager = _WRITER
+    deferrer.defer(**arguments)

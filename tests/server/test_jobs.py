@@ -1,11 +1,17 @@
 """Background jobs: enqueued with the change that asks for them, or not at all."""
 
+from collections.abc import Callable
+from dataclasses import replace
+
 import procrastinate
 import sqlalchemy as sa
 from flask import Flask
 from sqlalchemy.orm import Session
 
 from server import jobs
+from server.database import db, run_transaction
+from server.settings import Settings
+from wsgi import create_app
 
 
 def waiting(session: Session) -> int:
@@ -30,5 +36,32 @@ def test_a_job_is_there_when_its_transaction_commits_and_gone_when_it_does_not(a
 def test_every_job_is_registered_once_however_many_applications_a_process_makes(app: Flask) -> None:
     # The library's own task is left out: it is shared, and renamed each time.
     names = {name for name in app.extensions["tanpuhui_jobs"].tasks if "procrastinate." not in name}
-    assert {"campaigns:close_ended_campaigns", "earning:check_counts", "ledger:expire_lots"} <= names
+    assert {"campaigns:advance_campaigns", "earning:check_counts", "ledger:expire_lots"} <= names
     assert not [name for name in names if name.count(":") != 1]
+
+
+def test_a_running_job_can_enqueue_another_in_its_own_transaction(
+    base_settings: Settings, make_database: Callable[[], str]
+) -> None:
+    url = make_database()
+    app = create_app(replace(base_settings, database_url=url, database_owner_url=url))
+    queue: procrastinate.App = app.extensions["tanpuhui_jobs"]
+    made: list[str] = []
+
+    @queue.task(name="test:second")
+    def second(said: str) -> None:
+        made.append(said)
+
+    @queue.task(name="test:first")
+    def first(said: str) -> None:
+        with app.app_context():
+            run_transaction(lambda session: jobs.enqueue(session, queue, "test:second", said=said))
+
+    with app.app_context():
+        run_transaction(lambda session: jobs.enqueue(session, queue, "test:first", said="handed on"))
+    for _ in range(2):  # a worker that does not wait leaves what was enqueued meanwhile to the next
+        queue.run_worker(wait=False, install_signal_handlers=False, listen_notify=False)
+    with app.app_context():
+        db.engine.dispose()
+
+    assert made == ["handed on"]
