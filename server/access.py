@@ -35,6 +35,7 @@ class Permission(enum.StrEnum):
     """One thing that a view lets a person do."""
 
     SESSION_END = "session:end"
+    NOTICE_OWN = "notice:own"
     PROFILE_OWN = "profile:own"
     WALLET_OWN = "wallet:own"
     ACTIVITY_RECORD = "activity:record"
@@ -56,22 +57,21 @@ class Permission(enum.StrEnum):
     LEDGER_CORRECT = "ledger:correct"
 
 
-_RUNNERS = frozenset(
-    {
-        Permission.SESSION_END,
-        Permission.CAMPAIGN_READ,
-        Permission.CAMPAIGN_RUN,
-        Permission.CREATION_READ,
-        Permission.CREATION_ASSESS,
-        Permission.REPORT_READ,
-    }
-)
+# Whoever signs in may sign out, and reads what they are told.
+_EVERYBODY = frozenset({Permission.SESSION_END, Permission.NOTICE_OWN})
+_RUNNERS = _EVERYBODY | {
+    Permission.CAMPAIGN_READ,
+    Permission.CAMPAIGN_RUN,
+    Permission.CREATION_READ,
+    Permission.CREATION_ASSESS,
+    Permission.REPORT_READ,
+}
 _APPLICANTS = _RUNNERS | {Permission.CREATION_APPLY}
 
 PERMISSIONS: dict[Role, frozenset[Permission]] = {
-    Role.RESIDENT: frozenset(
+    Role.RESIDENT: _EVERYBODY
+    | frozenset(
         {
-            Permission.SESSION_END,
             Permission.PROFILE_OWN,
             Permission.WALLET_OWN,
             Permission.ACTIVITY_RECORD,
@@ -87,7 +87,7 @@ PERMISSIONS: dict[Role, frozenset[Permission]] = {
     Role.COMMUNITY_STAFF: _APPLICANTS,
     Role.SCHOOL_STAFF: _APPLICANTS,
     Role.ORGANISATION_STAFF: _APPLICANTS,
-    Role.ASSESSOR: frozenset({Permission.SESSION_END, Permission.CREATION_READ, Permission.CREATION_ASSESS}),
+    Role.ASSESSOR: _EVERYBODY | {Permission.CREATION_READ, Permission.CREATION_ASSESS},
     Role.STREET: _RUNNERS | {Permission.ORGANISATION_RUN, Permission.CREATION_REVIEW},
     Role.DISTRICT: _RUNNERS
     | {
@@ -100,7 +100,7 @@ PERMISSIONS: dict[Role, frozenset[Permission]] = {
         Permission.LEDGER_CORRECT,
     },
     # An operator keeps the service running and sees no resident's affairs.
-    Role.OPERATOR: frozenset({Permission.SESSION_END, Permission.STAFF_MANAGE, Permission.PARTNER_MANAGE}),
+    Role.OPERATOR: _EVERYBODY | {Permission.STAFF_MANAGE, Permission.PARTNER_MANAGE},
 }
 
 

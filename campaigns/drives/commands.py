@@ -3,16 +3,18 @@
 import click
 from flask.cli import AppGroup
 
-from campaigns.drives.campaigns import close_ended
+from campaigns.drives.moves import advance
 from server.clock import now
 from server.database import run_transaction
 
-campaigns = AppGroup("campaigns", help="Campaigns with a behaviour target.")
+campaigns = AppGroup("campaigns", help="Campaigns: their life by the calendar.")
 
 
-@campaigns.command("close-ended")
-def close_ended_campaigns() -> None:
-    """Close open campaigns whose last day has passed; a second time changes nothing."""
+@campaigns.command("advance")
+def advance_campaigns() -> None:
+    """Start campaigns on their first day and end them after their last; a second time changes nothing."""
     at = now()
-    closed = run_transaction(lambda session: close_ended(session, now=at))
-    click.echo(f"campaigns: {len(closed)} closed", err=True)
+    moved = run_transaction(lambda session: advance(session, now=at))
+    click.echo(
+        f"campaigns: {len(moved.published)} published, {len(moved.started)} started, {len(moved.ended)} ended", err=True
+    )

@@ -1,9 +1,9 @@
-"""Nightly: campaigns whose last day is over are closed."""
+"""Every ten minutes: the moves that the day has brought."""
 
 import procrastinate
 import structlog
 
-from campaigns.drives.campaigns import close_ended
+from campaigns.drives.moves import advance
 from server.clock import now
 from server.database import run_transaction
 
@@ -11,9 +11,15 @@ tasks = procrastinate.Blueprint()
 log = structlog.get_logger()
 
 
-@tasks.periodic(cron="5 16 * * *")  # 00:05 Asia/Shanghai
-@tasks.task(name="close_ended_campaigns", queueing_lock="close-ended-campaigns", pass_context=False)
-def close_ended_campaigns(timestamp: int) -> None:
-    """Close every open campaign that ended before today. Joining is judged at the moment of joining, not by this."""
-    closed = run_transaction(lambda session: close_ended(session, now=now()))
-    log.info("campaigns_closed", campaigns=len(closed), scheduled_at=timestamp)
+@tasks.periodic(cron="*/10 * * * *")
+@tasks.task(name="advance_campaigns", queueing_lock="advance-campaigns", pass_context=False)
+def advance_campaigns(timestamp: int) -> None:
+    """Start campaigns on their first day, end them after their last. Joining and acting go by the days themselves."""
+    moved = run_transaction(lambda session: advance(session, now=now()))
+    log.info(
+        "campaigns_advanced",
+        published=len(moved.published),
+        started=len(moved.started),
+        ended=len(moved.ended),
+        scheduled_at=timestamp,
+    )

@@ -1,5 +1,6 @@
-"""Taking part in campaigns: joining, leaving, and progress derived from the residents' days."""
+"""Taking part in campaigns: who may, and joining. Leaving is in `teams`, because one's team is left with it."""
 
+import enum
 from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
@@ -7,17 +8,25 @@ from uuid import UUID
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
-from campaigns.drives.campaigns import campaign_for, home_of
-from campaigns.drives.models import Campaign, CampaignState, Participation, TargetMeasure
-from points.earning.models import Behaviour, ResidentDay
+from campaigns.drives.campaigns import campaign_for, home_of, is_member, lives_in
+from campaigns.drives.models import Audience, Campaign, Participation
+from campaigns.drives.moves import takes_people
 from server.access import Actor
-from server.clock import business_day
 from server.errors import Conflict, NotFound
-from server.places.models import Division
+from server.people.models import Resident
+
+
+class Ineligible(enum.StrEnum):
+    """Why a resident may not join a campaign that they see."""
+
+    HOME = "not-eligible-home"
+    MEMBERS = "not-eligible-membership"
+    AGE = "not-eligible-age"
+    BIRTH_YEAR = "birth-year-missing"
 
 
 class CampaignClosed(Conflict):
-    """The campaign is not open, or its last day has passed."""
+    """The campaign does not take people in or let them change any more, or not yet."""
 
     code, title_zh, title_en = "campaign-closed", "活动已结束或未开放", "The campaign is not open"
 
@@ -35,171 +44,86 @@ class NotJoined(NotFound):
     code, title_zh, title_en = "not-joined", "您未参加该活动", "You do not take part in this campaign"
 
 
-@dataclass(frozen=True, slots=True)
-class Progress:
-    """How far one resident is. `done` and `target` are in units of `measure`; `ratio` is cut off, never rounded up."""
+class NotEligible(Conflict):
+    """The campaign is for others; `reasons` says why, with a code for each."""
 
-    campaign_id: UUID
-    measure: TargetMeasure
-    done: int
-    target: int
-    ratio: float
-    completed: bool
-    joined_at: datetime
+    code, title_zh, title_en = "not-eligible", "您不符合该活动的参加条件", "This campaign is not for you"
 
 
 @dataclass(frozen=True, slots=True)
-class CommunityParticipation:
-    """Residents of one community in a campaign: how many joined, and how many reached the target."""
+class Eligibility:
+    """Whether a resident may join a campaign, and if not, every reason."""
 
-    community_code: str
-    community_name: str
-    joined: int
-    completed: int
-
-
-@dataclass(frozen=True, slots=True)
-class CampaignParticipation:
-    """Who takes part in a campaign, by the community that was home on joining."""
-
-    campaign_id: UUID
-    joined: int
-    completed: int
-    communities: list[CommunityParticipation]
+    is_eligible: bool
+    reasons: list[Ineligible]
 
 
 def join(session: Session, actor: Actor, campaign_id: UUID, *, now: datetime) -> Participation:
-    """Enrol the actor in an open campaign of their own place, also before its first day.
+    """Enrol the actor in a campaign that is for them, also before its first day.
 
-    Closing is judged at `now`, not at midnight, and inside the write, so that a late joiner and the closing job can
-    never both win.
+    Closing is judged at `now`, not at midnight, so that a late joiner and the clock's job can never both win.
 
-    Raises NotFound, CampaignClosed, and AlreadyJoined through the primary key.
+    Raises NotFound, CampaignClosed, NotEligible, and AlreadyJoined through the primary key.
     """
-    campaign_for(session, actor, campaign_id)
-    home = home_of(session, actor.id)
-    enrolled = sa.select(
-        sa.literal(actor.id, sa.Uuid),
-        Campaign.id,
-        sa.literal(home, sa.String),
-        sa.literal(now, sa.DateTime(timezone=True)),
-    ).where(Campaign.id == campaign_id, *_running(now))
-    columns = ["resident_id", "campaign_id", "community_code", "joined_at"]
-    joined = session.scalars(
-        sa.insert(Participation).from_select(columns, enrolled).returning(Participation)
-    ).one_or_none()
-    if joined is None:
-        raise CampaignClosed
+    campaign = campaign_for(session, actor, campaign_id)
+    hold_open(session, campaign_id, *takes_people(now))
+    judged = _judged(session, actor, campaign)
+    if not judged.is_eligible:
+        raise NotEligible(reasons=[reason.value for reason in judged.reasons])
+    joined = Participation(
+        resident_id=actor.id,
+        campaign_id=campaign_id,
+        community_code=home_of(session, actor.id),
+        joined_at=now,
+        team_id=None,
+    )
+    session.add(joined)
+    session.flush()
     return joined
 
 
-def leave(session: Session, actor: Actor, campaign_id: UUID, *, now: datetime) -> None:
-    """Take the actor out of a campaign before its end; afterwards the participation stands.
+def eligibility(session: Session, actor: Actor, campaign_id: UUID) -> Eligibility:
+    """Whether the actor may join a campaign that they see; its days are another matter. Raises NotFound."""
+    return _judged(session, actor, campaign_for(session, actor, campaign_id))
 
-    Raises NotFound, CampaignClosed, NotJoined.
+
+def hold_open(session: Session, campaign_id: UUID, *conditions: sa.ColumnElement[bool]) -> None:
+    """Keep a campaign as it is until the transaction ends, if the conditions (of `moves`) hold.
+
+    A share lock: any number of residents hold it at once, and a move waits for them or they see it made. Without it a
+    move could commit between this look and their write. Raises CampaignClosed.
     """
-    campaign_for(session, actor, campaign_id)
-    own = (Participation.resident_id == actor.id, Participation.campaign_id == campaign_id)
-    running = sa.exists().where(Campaign.id == campaign_id, *_running(now))
-    left = session.execute(sa.delete(Participation).where(*own, running).returning(Participation.campaign_id)).first()
-    if left is None:
-        _participation_of(session, actor, campaign_id)
+    held = sa.select(Campaign.id).where(Campaign.id == campaign_id, *conditions).with_for_update(read=True)
+    if session.scalar(held) is None:
         raise CampaignClosed
 
 
-def progress_of(session: Session, actor: Actor, campaign_id: UUID) -> Progress:
-    """How far the actor is, from the days kept of them; nothing of it is stored.
-
-    Every day from `starts_on` to `ends_on` counts, also those before the day of joining: the target is the same for all
-    and nobody loses by hearing of the campaign late. Records that arrive after the end still count to their own day.
-    Raises NotFound, NotJoined.
-    """
-    campaign = campaign_for(session, actor, campaign_id)
-    joined = _participation_of(session, actor, campaign_id)
-    measured = _measured(campaign)
-    done = int(
-        session.scalar(
-            sa.select(sa.func.coalesce(sa.func.sum(measured), 0)).where(
-                ResidentDay.resident_id == actor.id, *_counted(campaign)
-            )
-        )
-        or 0
-    )
-    return Progress(
-        campaign_id=campaign_id,
-        measure=campaign.measure,
-        done=done,
-        target=campaign.target,
-        # 9,999 of 10,000 must not read as reached.
-        ratio=(done * 10_000 // campaign.target) / 10_000,
-        completed=done >= campaign.target,
-        joined_at=joined.joined_at,
-    )
-
-
-def participation_in(session: Session, actor: Actor, campaign_id: UUID) -> CampaignParticipation:
-    """How many joined and completed a campaign in the actor's scope, by community, in one statement.
-
-    The actor is a member of staff; the figures are exact and no resident is named. Raises NotFound.
-    """
-    campaign = campaign_for(session, actor, campaign_id)
-    done = (
-        sa.select(Participation.community_code, sa.func.coalesce(sa.func.sum(_measured(campaign)), 0).label("done"))
-        .join(
-            ResidentDay,
-            sa.and_(ResidentDay.resident_id == Participation.resident_id, *_counted(campaign)),
-            isouter=True,
-        )
-        .where(Participation.campaign_id == campaign_id)
-        .group_by(Participation.resident_id, Participation.community_code)
-        .subquery()
-    )
-    rows = session.execute(
-        sa.select(
-            done.c.community_code,
-            Division.name,
-            sa.func.count(),
-            sa.func.count().filter(done.c.done >= campaign.target),
-        )
-        .join(Division, Division.code == done.c.community_code)
-        .group_by(done.c.community_code, Division.name)
-        .order_by(done.c.community_code)
-    )
-    communities = [CommunityParticipation(*row) for row in rows]
-    return CampaignParticipation(
-        campaign_id=campaign_id,
-        joined=sum(row.joined for row in communities),
-        completed=sum(row.completed for row in communities),
-        communities=communities,
-    )
-
-
-def _running(now: datetime) -> tuple[sa.ColumnElement[bool], ...]:
-    """The conditions that a campaign takes people in or lets them go at `now`."""
-    return Campaign.state == CampaignState.OPEN, Campaign.ends_on >= business_day(now)
-
-
-def _measured(campaign: Campaign) -> sa.ColumnElement[int]:
-    columns: dict[TargetMeasure, sa.ColumnElement[int]] = {
-        TargetMeasure.ACTIVITIES: ResidentDay.activities.expression,
-        TargetMeasure.DISTANCE_M: ResidentDay.distance_m.expression,
-        TargetMeasure.WEIGHT_G: ResidentDay.weight_g.expression,
-        TargetMeasure.SAVED_CO2E_MG: ResidentDay.saved_co2e_mg.expression,
-        TargetMeasure.POINTS: ResidentDay.points.expression,
-    }
-    return columns[campaign.measure]
-
-
-def _counted(campaign: Campaign) -> tuple[sa.ColumnElement[bool], ...]:
-    """The conditions that a resident's day counts to a campaign."""
-    return (
-        ResidentDay.day.between(campaign.starts_on, campaign.ends_on),
-        ResidentDay.behaviour.in_([Behaviour(name) for name in campaign.behaviours]),
-    )
-
-
-def _participation_of(session: Session, actor: Actor, campaign_id: UUID) -> Participation:
-    found = session.get(Participation, (actor.id, campaign_id))
+def participation_of(session: Session, actor: Actor, campaign_id: UUID) -> Participation:
+    """The actor's own participation in a campaign. Raises NotJoined."""
+    found = session.get(Participation, (actor.id, campaign_id), populate_existing=True)
     if found is None:
         raise NotJoined
     return found
+
+
+def _judged(session: Session, actor: Actor, campaign: Campaign) -> Eligibility:
+    near = sa.select(lives_in(home_of(session, actor.id)), is_member(actor.id)).where(Campaign.id == campaign.id)
+    lives_here, belongs = session.execute(near).one()
+    reasons = _age_reasons(session, actor.id, campaign)
+    if campaign.audience is Audience.MEMBERS and not belongs:
+        reasons.insert(0, Ineligible.MEMBERS)
+    elif not lives_here and not belongs:
+        reasons.insert(0, Ineligible.HOME)
+    return Eligibility(not reasons, reasons)
+
+
+def _age_reasons(session: Session, resident_id: UUID, campaign: Campaign) -> list[Ineligible]:
+    """By the year of birth alone, so the age is the one reached in the year of the first day."""
+    if campaign.age_min is None and campaign.age_max is None:
+        return []
+    born_in = session.scalar(sa.select(Resident.born_in).where(Resident.resident_id == resident_id))
+    if born_in is None:
+        return [Ineligible.BIRTH_YEAR]
+    age = campaign.starts_on.year - born_in
+    lowest, highest = campaign.age_min or 0, 200 if campaign.age_max is None else campaign.age_max
+    return [] if lowest <= age <= highest else [Ineligible.AGE]

@@ -161,13 +161,13 @@ curl -s $$BASE/api/v1/me/activities -H "Authorization: Bearer $$ALICE"
 curl -s -X POST $$BASE/api/v1/campaigns/$campaign_id/participations -H "Authorization: Bearer $$ALICE"
 curl -s $$BASE/api/v1/campaigns/$campaign_id/progress -H "Authorization: Bearer $$ALICE"
 
-# 6. 社区工作人员登录, 新建并开放活动 · as community staff, create and open a campaign
+# 6. 社区工作人员登录, 新建并发布活动 · as community staff, create and publish a campaign
 STAFF=$$(curl -s -X POST $$BASE/api/v1/sign-in/staff -H 'Content-Type: application/json' \\
   -d '{"name":"$community_staff","password":"$community_password"}' | sed 's/.*"access_token": *"\\([^"]*\\)".*/\\1/')
 CAMPAIGN=$$(curl -s -X POST $$BASE/api/v1/campaigns -H "Authorization: Bearer $$STAFF" -H 'Content-Type: application/json' \\
-  -d '{"title":"社区步行周","division":"$community_code","behaviours":["walk"],"measure":"activities","target":5,"starts_on":"$starts_on","ends_on":"$ends_on"}' \\
+  -d '{"title":"社区步行周","division":"$community_code","starts_on":"$starts_on","ends_on":"$ends_on","tasks":[{"kind":"behaviour","title":"步行5次","behaviours":["walk"],"measure":"activities","target":5}]}' \\
   | sed 's/.*"id": *"\\([^"]*\\)".*/\\1/')
-curl -s -X POST $$BASE/api/v1/campaigns/$$CAMPAIGN/open -H "Authorization: Bearer $$STAFF"
+curl -s -X POST $$BASE/api/v1/campaigns/$$CAMPAIGN/publish -H "Authorization: Bearer $$STAFF"
 curl -s $$BASE/api/v1/campaigns/$campaign_id/participation -H "Authorization: Bearer $$STAFF"
 
 # 7. 区级查看参与情况 (确切数字) · as the district office, exact participation

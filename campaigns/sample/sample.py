@@ -16,9 +16,10 @@ import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
-from campaigns.drives import campaigns
-from campaigns.drives.campaigns import CampaignTerms, Move
-from campaigns.drives.models import Campaign, TargetMeasure
+from campaigns.drives import campaigns, moves
+from campaigns.drives.models import Campaign, CampaignKind, TargetMeasure, TaskKind
+from campaigns.drives.moves import Move
+from campaigns.drives.terms import TaskTerms
 from points.earning.models import Behaviour
 from points.partners import bindings, registry
 from points.partners.models import Partner
@@ -352,7 +353,7 @@ def _load_residents(
 
 
 def _load_campaign(session: Session, runner: Staff, place: Place, *, now: datetime) -> UUID:
-    """The newest sample campaign whose last day is not over, whatever became of it; else a new one, opened."""
+    """The newest sample campaign whose last day is not over, whatever became of it; else a new one, published."""
     today = business_day(now)
     found = session.scalar(
         sa.select(Campaign.id)
@@ -362,14 +363,22 @@ def _load_campaign(session: Session, runner: Staff, place: Place, *, now: dateti
     )
     if found is not None:
         return found
-    terms = CampaignTerms(
-        title=CAMPAIGN_TITLE,
-        description=CAMPAIGN_DESCRIPTION,
-        behaviours=[Behaviour.WALK, Behaviour.BICYCLE, Behaviour.BUS, Behaviour.METRO],
-        measure=TargetMeasure.DISTANCE_M,
-        target=10_000,
-        starts_on=today,
-        ends_on=today + timedelta(days=CAMPAIGN_DAYS),
-    )
-    campaign = campaigns.create(session, _actor(runner), terms, division=place.communities[0], now=now)
-    return campaigns.move(session, _actor(runner), campaign.id, Move.OPEN, now=now).id
+    given = {
+        "kind": CampaignKind.CHALLENGE,
+        "title": CAMPAIGN_TITLE,
+        "description": CAMPAIGN_DESCRIPTION,
+        "division": place.communities[0],
+        "starts_on": today,
+        "ends_on": today + timedelta(days=CAMPAIGN_DAYS),
+        "tasks": [
+            TaskTerms(
+                kind=TaskKind.BEHAVIOUR,
+                title="绿色出行十公里",
+                behaviours=(Behaviour.WALK, Behaviour.BICYCLE, Behaviour.BUS, Behaviour.METRO),
+                measure=TargetMeasure.DISTANCE_M,
+                target=10_000,
+            )
+        ],
+    }
+    campaign = campaigns.create(session, _actor(runner), given, now=now)
+    return moves.move(session, _actor(runner), campaign.id, Move.PUBLISH, now=now).id

@@ -125,3 +125,40 @@ class SignIn(Base):
     created_on: Mapped[date]
 
     __table_args__ = (sa.CheckConstraint("(ended_at IS NULL) = (ended_because IS NULL)", name="ended"),)
+
+
+class OrganisationMembership(Base):
+    """A resident as a member of an organisation, by the code that its staff handed out, until they leave."""
+
+    __tablename__ = "organisation_membership"
+
+    resident_id: Mapped[UUID] = mapped_column(primary_key=True)
+    organisation_id: Mapped[UUID] = mapped_column(sa.ForeignKey("organisation.id"), primary_key=True)
+    group_name: Mapped[str | None] = mapped_column(sa.String(40))  # a class or a department, in the member's own words
+    joined_at: Mapped[datetime]
+    left_at: Mapped[datetime | None]
+
+    __table_args__ = (
+        sa.Index("organisation_membership_standing_ix", "organisation_id", postgresql_where="left_at IS NULL"),
+        sa.CheckConstraint("left_at >= joined_at", name="left_after_joined"),
+    )
+
+
+class OrganisationJoinCode(Base):
+    """The one code with which residents join an organisation now; a new one takes the place of the old.
+
+    Only its keyed hash is kept: who reads the table cannot join with it.
+    """
+
+    __tablename__ = "organisation_join_code"
+
+    organisation_id: Mapped[UUID] = mapped_column(sa.ForeignKey("organisation.id"), primary_key=True)
+    code_hash: Mapped[bytes] = mapped_column(unique=True)
+    issued_by: Mapped[UUID] = mapped_column(sa.ForeignKey("staff.id"))
+    issued_at: Mapped[datetime]
+    expires_at: Mapped[datetime]
+
+    __table_args__ = (
+        sa.CheckConstraint("octet_length(code_hash) = 32", name="code_hash"),
+        sa.CheckConstraint("expires_at > issued_at AND expires_at <= issued_at + interval '90 days'", name="expires"),
+    )

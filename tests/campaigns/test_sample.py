@@ -174,9 +174,9 @@ def test_a_sample_resident_can_join_the_sample_campaign(
     load(app)
     path = f"/api/v1/campaigns/{kept(folder)['campaign_id']}"
     alice = sign_in_resident(client, standin, "alice")
-    assert client.get(path, headers=alice).json["state"] == "open"
+    assert client.get(path, headers=alice).json["state"] == "running"
     assert client.post(f"{path}/participations", headers=alice).status_code == 201
-    assert client.get(f"{path}/progress", headers=alice).json["done"] == 0
+    assert client.get(f"{path}/progress", headers=alice).json["tasks"][0]["done"] == 0
 
 
 def test_a_lost_file_gives_new_credentials_that_work_and_end_the_old(
