@@ -30,6 +30,30 @@ def report() -> Response:
 
 
 @public
+def check_in() -> Response:
+    """The staff's screen with a rotating code to check in at a campaign."""
+    return send_from_directory(STATIC, "check-in.html")
+
+
+@public
+def notice() -> Response:
+    """The applications under public notice (公示), and the way to object."""
+    return send_from_directory(STATIC, "notice.html")
+
+
+@public
+def register() -> Response:
+    """The public register (名录) of who was named."""
+    return send_from_directory(STATIC, "register.html")
+
+
+@public
+def verify() -> Response:
+    """Whether a certificate or a naming's number is true."""
+    return send_from_directory(STATIC, "verify.html")
+
+
+@public
 def openapi() -> Response:
     """The API's description for programs, OpenAPI 3.1."""
     return Response(openapi_text(current_app), content_type="application/json; charset=utf-8")
@@ -45,8 +69,20 @@ def openapi_text(app: Flask) -> str:
     return made
 
 
+PAGES = {
+    "/": home,
+    "/docs": docs,
+    "/report": report,
+    "/check-in": check_in,
+    "/notice": notice,
+    "/register": register,
+    "/verify": verify,
+    "/openapi.json": openapi,
+}
+
+
 def install(app: Flask) -> None:
     """Give the application its pages; `server.api` adds the description once it has one."""
-    for address, view in (("/", home), ("/docs", docs), ("/report", report), ("/openapi.json", openapi)):
+    for address, view in PAGES.items():
         app.add_url_rule(address, view.__name__, view)
     public(app.view_functions["static"])

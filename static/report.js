@@ -3,7 +3,6 @@
 
 const SUMMARY_URL = "/api/v1/report/summary";
 const DAYS_SHOWN = 30;
-const TIMEOUT_MS = 15000;
 const SVG = "http://www.w3.org/2000/svg";
 const WITHHELD_ZH = "少于 10 名居民，或公布后可推算出这样的数，因此不公布";
 const WITHHELD_EN = "withheld: fewer than 10 residents, or such a figure could be worked out from it";
@@ -13,31 +12,16 @@ const ANSWERS = {
   "cannot-be-told-yet": ["目前无法判断", "It cannot be told yet."],
 };
 
-const byId = (id) => document.getElementById(id);
 const count = new Intl.NumberFormat("zh-CN");
 const percent = new Intl.NumberFormat("zh-CN", { style: "percent", minimumFractionDigits: 1, maximumFractionDigits: 1 });
 const wholePercent = new Intl.NumberFormat("zh-CN", { style: "percent", maximumFractionDigits: 1 });
 const oneDecimal = new Intl.NumberFormat("zh-CN", { maximumFractionDigits: 1 });
-
-/** A new element with a class and children; a string child becomes text. */
-function element(tag, className, ...children) {
-  const node = document.createElement(tag);
-  if (className) node.className = className;
-  node.append(...children);
-  return node;
-}
 
 /** A new SVG element with attributes; a string child becomes text. */
 function shape(tag, attributes, ...children) {
   const node = document.createElementNS(SVG, tag);
   for (const [name, value] of Object.entries(attributes)) node.setAttribute(name, String(value));
   node.append(...children);
-  return node;
-}
-
-function english(text) {
-  const node = element("span", "", text);
-  node.lang = "en";
   return node;
 }
 
@@ -203,21 +187,6 @@ function show(summary) {
   byId("report").hidden = false;
 }
 
-function say(text, wrong) {
-  byId("status").textContent = text;
-  byId("status").classList.toggle("wrong", wrong);
-}
-
-/** What to tell the reader when the answer was not a summary; the service's own words when it sent a problem document. */
-async function complaint(response) {
-  try {
-    const problem = await response.json();
-    return [problem.title, problem.detail].filter(Boolean).join("：") || `服务返回 ${response.status}`;
-  } catch {
-    return `服务返回 ${response.status}`;
-  }
-}
-
 // Only the newest request may draw: a slow answer for earlier dates must not replace it.
 let latest = 0;
 
@@ -225,24 +194,17 @@ async function load(from, to) {
   const mine = (latest += 1);
   const query = new URLSearchParams({ from, to });
   byId("source").href = `${SUMMARY_URL}?${query}`;
-  say("正在读取… Loading…", false);
+  say("正在读取… Loading…");
   try {
-    const response = await fetch(`${SUMMARY_URL}?${query}`, { headers: { Accept: "application/json" }, signal: AbortSignal.timeout(TIMEOUT_MS) });
-    const failure = response.ok ? null : await complaint(response);
-    const summary = response.ok ? await response.json() : null;
+    const summary = await readJson(`${SUMMARY_URL}?${query}`, { headers: { Accept: "application/json" } });
     if (mine !== latest) return;
-    if (failure) {
-      byId("report").hidden = true;
-      say(failure, true);
-      return;
-    }
     show(summary);
-    say(`${summary.from} 至 ${summary.to}`, false);
+    say(`${summary.from} 至 ${summary.to}`);
   } catch (error) {
     if (mine !== latest) return;
     console.error(error);
     byId("report").hidden = true;
-    say("暂时读不到数据，请稍后再试。The data cannot be read just now; please try again later.", true);
+    say(wordsOf(error), true);
   }
 }
 

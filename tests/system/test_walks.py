@@ -1,0 +1,101 @@
+"""The commands that stand in README.md and docs/walks, run as they stand there on a service of `make run`."""
+
+import re
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from pypdf import PdfReader
+from walking import answers, served, shell_blocks, walk
+
+
+@pytest.fixture(scope="module")
+def served_folder(project: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """The data folder of a running service."""
+    with served(project, tmp_path_factory.mktemp("walk")) as folder:
+        yield folder
+
+
+def test_the_walk_in_the_readme_does_the_whole_main_job(project: Path, served_folder: Path) -> None:
+    printed = walk(project, served_folder, "README.md")
+
+    documents = answers(printed)
+    wallet = next(each for each in documents if "balance_points" in each)
+    batches = [each for each in documents if "batch" in each]
+    progress = next(each for each in documents if "tasks" in each)
+    savings = next(each for each in documents if "methods" in each)
+
+    assert [batch["counts"] for batch in batches] == [{"awarded": 1}] * 3, batches
+    # 5 for the walk of 1.8 km, 8 for the metro, 5 for the kitchen waste, 32 for 3.2 kg of cardboard
+    assert wallet["balance_points"] == 5 + 8 + 5 + 32
+    assert [lot["points"] for lot in wallet["lots"]] == [50]
+    assert [task["done"] for task in progress["tasks"]] == [1800]
+    assert {each["method_id"] for each in savings["methods"]} == {"published-conservative", "warm-v16"}
+
+
+def test_the_chinese_readme_gives_the_same_commands(project: Path) -> None:
+    english, chinese = ((project / name).read_text("utf-8") for name in ("README.md", "README.zh-CN.md"))
+
+    def commands(text: str) -> list[str]:
+        return [re.sub(r"#.*", "", block) for block in shell_blocks(text)]
+
+    assert commands(english) == commands(chinese)
+    assert len(commands(english)) >= 6
+
+
+def test_the_list_of_what_to_try_runs_as_it_is_printed(served_folder: Path) -> None:
+    listed = served_folder / "try-this.txt"
+    done = subprocess.run(["bash", "-eu", str(listed)], capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
+    outcomes = answers(done.stdout)
+    assert any(each.get("outcome") == "awarded" for each in outcomes), done.stdout
+    assert any("participation" in each for each in outcomes), done.stdout
+
+
+def test_a_school_runs_a_challenge_from_draft_to_certificates(project: Path, served_folder: Path) -> None:
+    printed = walk(project, served_folder, "docs/walks/school-challenge.md")
+    lines, documents = printed.splitlines(), answers(printed)
+
+    assert "campaign-promise-frozen" in lines, "a promise that was lowered"
+    assert "already-checked-in" in lines, "a code that was used again"
+    assert [line for line in lines if line in {"rotating", "staff"}] == ["rotating"] * 3 + ["staff"]
+    progress = next(each for each in documents if "tasks" in each)
+    assert [task["done"] for task in progress["tasks"]] == [1, 2, 1900 * 2]
+    standings = next(each for each in documents if "computed_at" in each)
+    assert [(row["rank"], row["total"], row["per_head"]) for row in standings["items"]] == [
+        (1, 3800, 1900.0),
+        (2, 1900, 950.0),
+    ]
+    # Four checked in (20), one passed the quiz (15), the two of the first class walked far enough (30).
+    settlement = next(each for each in documents if "short_points" in each)
+    assert (settlement["state"], settlement["payments"], settlement["points"]) == ("done", 7, 4 * 20 + 15 + 2 * 30)
+    budget = next(each for each in documents if "held_points" in each)
+    assert budget == {"allotted_points": 500, "paid_points": 155, "held_points": 345}
+    verification = next(each for each in documents if "campaign_title" in each)
+    assert verification["valid"]
+    assert "an" not in verification["holder"], "the holder's name is masked"
+    text = PdfReader(served_folder / "certificate.pdf").pages[0].extract_text()
+    assert verification["code"] in text.replace(" ", "")
+    manifest = next(each for each in documents if "sha256" in each)
+    assert re.fullmatch("[0-9a-f]{64}", manifest["sha256"])
+
+
+def test_a_community_goes_from_draft_to_plaque_and_off_it(project: Path, tmp_path: Path) -> None:
+    # A service of its own: its clock is moved by more than a year.
+    with served(project, tmp_path) as folder:
+        printed = walk(project, folder, "docs/walks/green-community.md")
+    lines, documents = printed.splitlines(), answers(printed)
+
+    states = ["submitted", "returned", "submitted", "district-review", "notice", "named", "grace", "withdrawn"]
+    seen = iter(lines)
+    assert all(state in seen for state in states), printed
+    assert "marks-sealed" in lines, "one assessor's look at the other's marks"
+    assert lines.count("step-not-ready") == 2, "before the notice was over, and before the objection was answered"
+    outcome = next(each for each in documents if "decision" in each)
+    assert (outcome["assessors"], outcome["score"], outcome["passed"]) == (3, "16.00", True)
+    objection = next(each for each in documents if "upheld" in each)
+    assert objection["upheld"] is False
+    register = next(each for each in documents if "history" in each)
+    assert [each["move"] for each in register["history"]] == ["name", "begin-recheck", "give-grace", "withdraw"]
+    assert register["standing"] == "withdrawn"
