@@ -1,4 +1,4 @@
-"""`flask worker`, `flask openapi …` and `flask clock …`."""
+"""`flask worker`, `flask prepare`, `flask openapi …` and `flask clock …`."""
 
 import difflib
 from collections.abc import Callable
@@ -43,6 +43,22 @@ def worker() -> None:
         task_middleware=[in_context],
     )
     click.echo("worker: stopped", err=True)
+
+
+# In this order: rules and programmes name places and methods.
+DISTRICT_DATA = ("places", "carbon", "rules", "creation")
+
+
+@click.command("prepare")
+@click.pass_context
+@with_appcontext
+def prepare(context: click.Context) -> None:
+    """Load all of the district's data folder: places, methods, rules, programmes. A second time changes nothing."""
+    for name in DISTRICT_DATA:
+        group = _application().cli.commands[name]
+        if not isinstance(group, click.Group):
+            raise TypeError(f"{name} is no group of commands")
+        context.invoke(group.commands["load"])
 
 
 openapi = AppGroup("openapi", help="The API's description, openapi.json.")

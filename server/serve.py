@@ -54,9 +54,7 @@ BACKPRESSURE_PER_WORKER = 512
 
 READY_STEPS = (
     ("database schema", ("db", "upgrade", "-d", "server/migrations")),
-    ("places", ("places", "load")),
-    ("carbon methods", ("carbon", "load")),
-    ("earning rules", ("rules", "load")),
+    ("district data", ("prepare",)),
 )
 # What a command beside the running service reads.
 SERVICE_VARIABLES = (

@@ -1,5 +1,6 @@
 """`flask sample …`: a development service with something in it, and a list of what to try."""
 
+import contextlib
 import shlex
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -11,6 +12,9 @@ from flask.cli import AppGroup
 
 from campaigns.sample import sample as rules
 from campaigns.sample.sample import Credentials, SampleError
+from campaigns.statistics.counting import CountIsRunning
+from campaigns.statistics.jobs import count_everything_due
+from campaigns.statistics.marks import FIRST_DAY
 from campaigns.statistics.report import district_figures
 from server.access import Role
 from server.clock import SHANGHAI, now
@@ -40,6 +44,9 @@ def load() -> None:
     rules.write_private(settings.data_folder / SHELL_FILE, shell_variables(settings, credentials).encode())
     text = try_this(settings, credentials, at=now())
     rules.write_private(settings.data_folder / TRY_THIS_FILE, text.encode())
+    # So that the first look at the statistics shows the sample and not an empty page; a worker that counts is as good.
+    with contextlib.suppress(CountIsRunning):
+        count_everything_due(FIRST_DAY)
     click.echo(
         f"sample: {len(credentials.staff)} staff, {len(credentials.residents)} residents, "
         f"{len(credentials.partners)} partners; credentials in {path}",
