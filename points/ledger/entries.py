@@ -7,7 +7,7 @@ from uuid import UUID
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
-from points.ledger.models import EXPIRY, Debt, Lot, Transfer, TransferKind
+from points.ledger.models import EXPIRY, Debt, Lot, SystemAccount, Transfer, TransferKind
 from server.clock import business_day
 from server.database import new_id
 from server.errors import Conflict, DomainError, NotFound
@@ -115,9 +115,10 @@ def grant(
 def reverse(session: Session, resident_id: UUID, transfer_id: UUID, *, reason: str, now: datetime) -> Transfer:
     """Undo a transfer, once.
 
-    Points of an award come back out of the lots, its own first; what is already spent becomes a debt. Points of a spend
-    go back into the lots that they came from. Raises NotFound, NotReversible; a second reversal violates
-    `transfer_reverses_key`, which the edge answers as AlreadyReversed.
+    Points of an award come back out of the lots, its own first; what is already spent becomes a debt. Those of a grant
+    out of a budget are the budget's again. Points of a spend go back into the lots that they came from. Raises
+    NotFound, NotReversible; a second reversal violates `transfer_reverses_key`, which the edge answers as
+    AlreadyReversed.
     """
     original = session.get(Transfer, (resident_id, transfer_id))
     if original is None:
@@ -142,6 +143,8 @@ def reverse(session: Session, resident_id: UUID, transfer_id: UUID, *, reason: s
         _take_back(session, original, reversal.id, now=now)
     else:
         _return(session, original, now=now)
+    if original.kind is TransferKind.GRANT:
+        _give_back_to_budget(session, original)
     return reversal
 
 
@@ -229,6 +232,15 @@ def _take_back(session: Session, original: Transfer, reversal_id: UUID, *, now: 
     if short:
         _owe(session, original.resident_id, short)
     _record_draws(session, original.resident_id, reversal_id, draws)
+
+
+def _give_back_to_budget(session: Session, original: Transfer) -> None:
+    # After the lots, as `budgets.pay` does, so that the two cannot wait for each other. Other accounts hold nothing.
+    session.execute(
+        sa.update(SystemAccount)
+        .where(SystemAccount.id == original.account_id, SystemAccount.budget_points.is_not(None))
+        .values(budget_points=SystemAccount.budget_points + original.points)
+    )
 
 
 def _return(session: Session, original: Transfer, *, now: datetime) -> None:

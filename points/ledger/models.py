@@ -1,8 +1,8 @@
 """The ledger's tables.
 
 A transfer moves whole points between one resident and one system account, so it is balanced by construction. The
-journal (`transfer`, `lot_draw`) is append-only: a trigger and the application's database role both refuse UPDATE and
-DELETE. A mistake is mended by another transfer.
+journal (`transfer`, `lot_draw`, `budget_allotment`) is append-only: a trigger and the application's database role both
+refuse UPDATE and DELETE. A mistake is mended by another transfer.
 
 No foreign key leaves these tables for a shared row: the key-share lock on one issuer row, or one district, would make
 every award in the city wait for every other. `flask ledger verify` checks what the keys would have.
@@ -42,6 +42,19 @@ class SystemAccount(Base):
 
 
 ISSUANCE, REDEMPTION, EXPIRY = 1, 2, 3
+
+
+class BudgetAllotment(Base):
+    """Points put into a budget. Append-only, so that what a budget holds can be proved from where it came from."""
+
+    __tablename__ = "budget_allotment"
+
+    id: Mapped[UUID] = mapped_column(primary_key=True)  # of the decision behind it, which so allots once
+    account_id: Mapped[int] = mapped_column(sa.Integer, sa.ForeignKey("system_account.id"), index=True)
+    points: Mapped[int]
+    allotted_at: Mapped[datetime]
+
+    __table_args__ = (sa.CheckConstraint("points > 0", name="points"),)
 
 
 class Transfer(Base):

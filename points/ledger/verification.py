@@ -64,6 +64,18 @@ LEDGER_CHECKS = (
            ORDER BY 1, 2 LIMIT 3""",
         "SELECT count(*) FROM transfer WHERE kind IN ('spend', 'expiry')",
     ),
+    Check(
+        "allotted - paid + reversed = what a budget holds",
+        """SELECT a.id, a.code, a.budget_points, coalesce(b.points, 0) AS allotted, coalesce(t.points, 0) AS paid
+           FROM system_account a
+           FULL JOIN (SELECT account_id, sum(points) AS points FROM budget_allotment GROUP BY 1) b
+             ON b.account_id = a.id
+           LEFT JOIN (SELECT account_id, sum(points) AS points FROM transfer GROUP BY 1) t ON t.account_id = a.id
+           WHERE (a.budget_points IS NOT NULL OR b.points IS NOT NULL)
+             AND coalesce(b.points, 0) - coalesce(t.points, 0) IS DISTINCT FROM a.budget_points
+           ORDER BY 1 LIMIT 3""",
+        "SELECT count(*) FROM system_account WHERE budget_points IS NOT NULL",
+    ),
 )
 
 
