@@ -8,6 +8,7 @@ import structlog
 from server import idempotency
 from server.clock import now
 from server.database import transaction
+from server.notices import notices
 from server.people import sessions
 
 log = structlog.get_logger()
@@ -18,13 +19,19 @@ tasks = procrastinate.Blueprint()
 ROUNDS_MAX = 1_000
 ATTEMPTS_MAX = 5
 
+OLD: dict[str, Callable[..., int]] = {
+    "idempotency_record": idempotency.forget_old,
+    "sign_in": sessions.forget_old,
+    "notice": notices.forget_old,
+}
+
 
 # 03:10 in Shanghai, when hardly anybody earns.
 @tasks.periodic(cron="10 19 * * *")
 @tasks.task(name="forget-old", queueing_lock="forget-old", lock="forget-old")
 def forget_old(timestamp: int) -> None:  # noqa: ARG001 -- the periodic deferrer passes it
-    """Delete stored answers and sign-ins that have run out."""
-    for name, forget in (("idempotency_record", idempotency.forget_old), ("sign_in", sessions.forget_old)):
+    """Delete stored answers, sign-ins and messages that have run out."""
+    for name, forget in OLD.items():
         log.info("forgotten", table=name, rows=_until_nothing_is_left(forget))
 
 

@@ -31,6 +31,7 @@ from server.access import Role
 from server.clock import SHANGHAI, business_day, now
 from server.database import db, new_id, psycopg_url
 from server.embedded import EmbeddedPostgres, EmbeddedValkey, throwaway_postgres, throwaway_valkey
+from server.limits import limiter
 from server.people import sessions
 from server.people.models import Resident, Staff
 from server.people.wechat_standin import QuietHandler, create_standin
@@ -203,6 +204,8 @@ def session(connection: Connection) -> Iterator[Session]:
 @pytest.fixture
 def client(app: Flask, connection: Connection) -> FlaskClient:
     """A client whose requests run inside the test's transaction."""
+    # The process has one limiter, and whichever application was made last has set it.
+    limiter.enabled = app.config["RATELIMIT_ENABLED"]
     return app.test_client()
 
 

@@ -156,6 +156,10 @@ class Activity(Base):
             using="gist",
             where=sa.text("distance_m IS NOT NULL AND outcome = 'awarded'"),
         ),
+        # Few rows, none of them written by an award: how many of a community's records were taken back.
+        sa.Index(
+            "activity_reversed_ix", "community_code", "business_day", postgresql_where=sa.text("outcome = 'reversed'")
+        ),
         sa.CheckConstraint("ended_at >= started_at AND ended_at <= started_at + interval '1 day'", name="span"),
         sa.CheckConstraint(
             "least(distance_m, weight_g, steps, priced_points, saved_co2e_mg) >= 0", name="not_negative"

@@ -55,6 +55,10 @@ class Tariff:
     expiry_years: int
     rates: Mapping[tuple[str, str, str], Rate]
 
+    def points_end_on(self, day: date) -> date:
+        """The last day of points earned on a business day: the end of a year, so that a wallet has few lots."""
+        return date(day.year + self.expiry_years, 12, 31)
+
 
 @dataclass(slots=True)
 class Tariffs:
@@ -197,7 +201,7 @@ def _value(tariff: Tariff, rate: Rate, claim: Claim, row: Priced) -> None:
     row.day_cap = rate.day_cap_points
     row.week_cap = rate.week_cap_points
     # Points end with the last day of a calendar year, so that a balance is one or two lots and easy to explain.
-    row.expires_on = date(row.business_day.year + tariff.expiry_years, 12, 31)
+    row.expires_on = tariff.points_end_on(row.business_day)
 
 
 def _steps(claim: Claim) -> tuple[int, int]:

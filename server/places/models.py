@@ -27,6 +27,14 @@ class OrganisationKind(enum.StrEnum):
     ENTERPRISE = "enterprise"
 
 
+class AgencyRank(enum.StrEnum):
+    """The administrative rank of an agency; the plan asks something of 处级 and above."""
+
+    SECTION = "section"  # 科级
+    COUNTY = "county"  # 处级
+    BUREAU = "bureau"  # 局级
+
+
 class Confidence(enum.StrEnum):
     """How far a published fact can be trusted. What is not VERIFIED is never shown without its mark."""
 
@@ -71,7 +79,10 @@ class Division(Base):
 
 
 class Organisation(Base):
-    """A school, agency, mall or enterprise inside a community, from `valid_from` to `valid_to`, both included."""
+    """A school, agency, mall or enterprise inside a community, from `valid_from` to `valid_to`, both included.
+
+    The floor area of malls and the rank of agencies say which of them a target of the creation programmes counts.
+    """
 
     __tablename__ = "organisation"
 
@@ -79,6 +90,9 @@ class Organisation(Base):
     kind: Mapped[OrganisationKind] = mapped_column(choice(OrganisationKind, "kind"))
     name: Mapped[str] = mapped_column(sa.String(60))
     community_code: Mapped[str] = mapped_column(sa.String(12), sa.ForeignKey("division.code"))
+    floor_area_m2: Mapped[int | None] = mapped_column(sa.Integer)
+    agency_rank: Mapped[AgencyRank | None] = mapped_column(choice(AgencyRank, "agency_rank"))
+    version: Mapped[int] = mapped_column(sa.Integer, server_default="1")
     valid_from: Mapped[date]
     valid_to: Mapped[date | None]
 
@@ -87,6 +101,10 @@ class Organisation(Base):
         sa.CheckConstraint("community_code ~ '^[0-9]{12}$'", name="community"),
         sa.CheckConstraint("btrim(name) <> ''", name="name"),
         sa.CheckConstraint("valid_to >= valid_from", name="validity"),
+        sa.CheckConstraint(
+            "floor_area_m2 IS NULL OR kind = 'mall' AND floor_area_m2 BETWEEN 1 AND 10000000", name="floor_area_m2"
+        ),
+        sa.CheckConstraint("agency_rank IS NULL OR kind = 'agency'", name="agency_rank_of_agency"),
     )
 
 

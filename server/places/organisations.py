@@ -1,6 +1,8 @@
 """Organisations: schools, agencies, malls and enterprises inside a community, kept by the staff who answer for it."""
 
+from collections.abc import Mapping
 from datetime import date, datetime
+from typing import Any
 from uuid import UUID
 
 import sqlalchemy as sa
@@ -11,10 +13,10 @@ from server import audit
 from server.access import Actor
 from server.clock import business_day
 from server.database import new_id
-from server.errors import Conflict, NotFound
+from server.errors import Conflict, DomainError, NotFound, PreconditionFailed
 from server.paging import Page, decode, page_of
 from server.places.divisions import community_for
-from server.places.models import Organisation, OrganisationKind
+from server.places.models import AgencyRank, Organisation, OrganisationKind
 
 
 class OrganisationExists(Conflict):
@@ -24,19 +26,47 @@ class OrganisationExists(Conflict):
     constraints = ("organisation_community_code_name_key",)
 
 
+class OrganisationSizeUnfit(DomainError):
+    """Only a mall has a floor area, and only an agency a rank."""
+
+    code, status, title_zh, title_en = (
+        "organisation-size-unfit",
+        422,
+        "建筑面积仅适用于商场, 级别仅适用于机关",
+        "Only a mall has a floor area, and only an agency a rank",
+    )
+
+
 def create(
-    session: Session, actor: Actor, *, kind: OrganisationKind, name: str, community_code: str, now: datetime
+    session: Session,
+    actor: Actor,
+    *,
+    kind: OrganisationKind,
+    name: str,
+    community_code: str,
+    floor_area_m2: int | None = None,
+    agency_rank: AgencyRank | None = None,
+    now: datetime,
 ) -> Organisation:
     """Add an organisation to a community in the actor's scope, valid from the business day of `now`.
 
-    Raises NotFound outside the scope, CommunityUnknown, OrganisationExists.
+    Raises NotFound outside the scope, CommunityUnknown, OrganisationSizeUnfit, OrganisationExists.
     """
     actor.require_cover(community_code)
+    _check_size(kind, floor_area_m2, agency_rank)
     today = business_day(now)
     community_for(session, community_code, today)
     added: Organisation | None = session.scalar(
         insert(Organisation)
-        .values(id=new_id(), kind=kind, name=name.strip(), community_code=community_code, valid_from=today)
+        .values(
+            id=new_id(),
+            kind=kind,
+            name=name.strip(),
+            community_code=community_code,
+            floor_area_m2=floor_area_m2,
+            agency_rank=agency_rank,
+            valid_from=today,
+        )
         .on_conflict_do_nothing(index_elements=["community_code", "name"])
         .returning(Organisation)
     )
@@ -45,6 +75,36 @@ def create(
     detail = {"kind": kind, "name": added.name, "community_code": community_code}
     audit.record(session, actor, "organisation.create", str(added.id), now=now, **detail)
     return added
+
+
+def resize(
+    session: Session, actor: Actor, organisation_id: UUID, changes: Mapping[str, Any], *, version: int, now: datetime
+) -> Organisation:
+    """Change the floor area of a mall or the rank of an agency, given the version that was read.
+
+    Raises NotFound outside the scope, OrganisationSizeUnfit, PreconditionFailed.
+    """
+    found = organisation_for(session, actor, organisation_id)
+    sizes = {name: changes.get(name, getattr(found, name)) for name in ("floor_area_m2", "agency_rank")}
+    _check_size(found.kind, **sizes)
+    resized = session.scalars(
+        sa.update(Organisation)
+        .where(Organisation.id == organisation_id, Organisation.version == version)
+        .values(**sizes, version=version + 1)
+        .returning(Organisation)
+        .execution_options(populate_existing=True)
+    ).one_or_none()
+    if resized is None:
+        raise PreconditionFailed
+    audit.record(session, actor, "organisation.resize", str(organisation_id), now=now, changed=sorted(changes))
+    return resized
+
+
+def _check_size(kind: OrganisationKind, floor_area_m2: int | None, agency_rank: AgencyRank | None) -> None:
+    if floor_area_m2 is not None and kind is not OrganisationKind.MALL:
+        raise OrganisationSizeUnfit
+    if agency_rank is not None and kind is not OrganisationKind.AGENCY:
+        raise OrganisationSizeUnfit
 
 
 def organisation_for(session: Session, actor: Actor, organisation_id: UUID) -> Organisation:

@@ -2,6 +2,7 @@
 
 from datetime import date
 from typing import Any
+from uuid import UUID
 
 import marshmallow as ma
 
@@ -9,10 +10,19 @@ from server.access import Permission, actor, public, require
 from server.api import Blueprint, page_schema
 from server.clock import business_day, now
 from server.database import transaction
+from server.etags import VersionHeader, etag_of, version_of
 from server.idempotency import idempotent
 from server.paging import Page, PageQuery
 from server.places import divisions, organisations, theme_days
-from server.places.models import Confidence, Division, DivisionLevel, Organisation, OrganisationKind, ThemeDay
+from server.places.models import (
+    AgencyRank,
+    Confidence,
+    Division,
+    DivisionLevel,
+    Organisation,
+    OrganisationKind,
+    ThemeDay,
+)
 
 blueprint = Blueprint(
     "places",
@@ -60,7 +70,24 @@ class OrganisationQuery(PageQuery):
     kind = ma.fields.Enum(OrganisationKind, by_value=True, load_default=None)
 
 
-class OrganisationEntry(ma.Schema):
+class OrganisationSizeEntry(ma.Schema):
+    """What a target of the creation programmes counts by."""
+
+    floor_area_m2 = ma.fields.Integer(
+        strict=True,
+        allow_none=True,
+        validate=ma.validate.Range(1, 10_000_000),
+        metadata={"description": "建筑面积, 仅商场 · Of malls only"},
+    )
+    agency_rank = ma.fields.Enum(
+        AgencyRank,
+        by_value=True,
+        allow_none=True,
+        metadata={"description": "级别, 仅机关: section 科级, county 处级, bureau 局级 · Of agencies only"},
+    )
+
+
+class OrganisationEntry(OrganisationSizeEntry):
     """A new organisation."""
 
     kind = ma.fields.Enum(OrganisationKind, by_value=True, required=True)
@@ -75,6 +102,9 @@ class OrganisationView(ma.Schema):
     kind = ma.fields.Enum(OrganisationKind, by_value=True, required=True)
     name = ma.fields.String(required=True)
     community_code = ma.fields.String(required=True)
+    floor_area_m2 = ma.fields.Integer(required=True, allow_none=True)
+    agency_rank = ma.fields.Enum(AgencyRank, by_value=True, required=True, allow_none=True)
+    version = ma.fields.Integer(required=True)
     valid_from = ma.fields.Date(required=True)
     valid_to = ma.fields.Date(required=True, allow_none=True)
 
@@ -143,10 +173,26 @@ def list_organisations(query: dict[str, Any]) -> Page[Organisation]:
 @idempotent
 @blueprint.arguments(OrganisationEntry)
 @blueprint.response(201, OrganisationView)
-def create_organisation(entry: dict[str, Any]) -> Organisation:
+def create_organisation(entry: dict[str, Any]) -> tuple[Organisation, dict[str, str]]:
     """新增单位. Add an organisation to a community in the staff member's scope."""
     with transaction() as session:
-        return organisations.create(session, actor(), **entry, now=now())
+        added = organisations.create(session, actor(), **entry, now=now())
+    return added, etag_of(added.version)
+
+
+@blueprint.patch("/organisations/<uuid:organisation_id>")
+@require(Permission.ORGANISATION_RUN)
+@blueprint.arguments(VersionHeader, location="headers")
+@blueprint.arguments(OrganisationSizeEntry)
+@blueprint.response(200, OrganisationView)
+def resize_organisation(
+    headers: dict[str, Any], changes: dict[str, Any], organisation_id: UUID
+) -> tuple[Organisation, dict[str, str]]:
+    """修改单位规模. Change a mall's floor area or an agency's rank; If-Match names the version that was read."""
+    version = version_of(headers["if_match"])
+    with transaction() as session:
+        found = organisations.resize(session, actor(), organisation_id, changes, version=version, now=now())
+    return found, etag_of(found.version)
 
 
 @blueprint.get("/theme-days")

@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
@@ -130,7 +130,7 @@ def test_no_code_names_the_district() -> None:
 
 def faulty(folder: Path, file: str, old: str, new: str) -> Path:
     """A copy of the packaged folder with the first occurrence of one text replaced."""
-    for path in NANKAI.iterdir():
+    for path in filter(Path.is_file, NANKAI.iterdir()):
         text = path.read_text(encoding="utf-8")
         if path.name == file:
             assert old in text
@@ -532,3 +532,42 @@ def test_level_names_are_those_of_the_codes() -> None:
     lengths = {DivisionLevel.DISTRICT: 6, DivisionLevel.STREET: 9, DivisionLevel.COMMUNITY: 12}
     data = read_district(NANKAI)
     assert all(isinstance(entry, DivisionEntry) and len(entry.code) == lengths[entry.level] for entry in data.divisions)
+
+
+def test_a_malls_floor_area_and_an_agencys_rank_are_kept_and_nobody_elses(
+    client: FlaskClient, sign_in_staff: Callable[..., dict[str, str]]
+) -> None:
+    staff = sign_in_staff(Role.STREET, division="120104001")
+    entry = {"name": "某商场", "kind": "mall", "community_code": "120104001001", "floor_area_m2": 120_000}
+    made = client.post("/api/v1/places/organisations", json=entry, headers=staff)
+    assert (made.status_code, made.json["floor_area_m2"], made.headers["ETag"]) == (201, 120_000, '"1"')
+    path = f"/api/v1/places/organisations/{made.json['id']}"
+    assert client.patch(path, json={"floor_area_m2": 90_000}, headers=staff).status_code == 428
+    tagged = {**staff, "If-Match": '"1"'}
+    assert client.patch(path, json={"floor_area_m2": 90_000}, headers=tagged).json["floor_area_m2"] == 90_000
+    assert client.patch(path, json={"floor_area_m2": 80_000}, headers=tagged).status_code == 412
+    ranked = client.patch(path, json={"agency_rank": "county"}, headers={**staff, "If-Match": '"2"'})
+    assert (ranked.status_code, ranked.json["code"]) == (422, "organisation-size-unfit")
+    stranger = {**sign_in_staff(Role.STREET, division="120104002"), "If-Match": '"2"'}
+    assert client.patch(path, json={"floor_area_m2": 1}, headers=stranger).status_code == 404
+    school = {**entry, "name": "某学校", "kind": "school"}
+    assert (
+        client.post("/api/v1/places/organisations", json=school, headers=staff).json["code"]
+        == "organisation-size-unfit"
+    )
+    agency = {"name": "某局", "kind": "agency", "community_code": "120104001001", "agency_rank": "bureau"}
+    assert client.post("/api/v1/places/organisations", json=agency, headers=staff).json["agency_rank"] == "bureau"
+
+
+@pytest.mark.parametrize(
+    "sizes",
+    ["'school', 5, NULL", "'agency', 5, NULL", "'mall', 0, NULL", "'mall', NULL, 'county'", "'agency', NULL, 'x'"],
+)
+def test_the_database_refuses_a_size_that_does_not_suit_the_kind(session: Session, sizes: str) -> None:
+    with pytest.raises(IntegrityError, match=r"organisation_(floor_area_m2|agency_rank)"):
+        session.execute(
+            sa.text(
+                "INSERT INTO organisation (kind, floor_area_m2, agency_rank, id, name, community_code, valid_from) "
+                f"VALUES ({sizes}, gen_random_uuid(), '某单位', '120104001001', '2026-01-01')"
+            )
+        )
