@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
+from itertools import zip_longest
 from typing import Any
 from uuid import UUID
 
@@ -122,7 +123,6 @@ def list_versions(session: Session, campaign_id: UUID, *, limit: int, cursor: st
     if cursor is not None:
         wanted = wanted.where(CampaignVersion.version < decode(cursor, tuple[int])[0])
     rows = session.scalars(wanted).all()
-    older: list[CampaignVersion | None] = [*rows[1:], None]
     views = [
         VersionView(
             version=row.version,
@@ -131,7 +131,7 @@ def list_versions(session: Session, campaign_id: UUID, *, limit: int, cursor: st
             terms=row.terms,
             changes=[] if before is None else difference(before.terms, row.terms),
         )
-        for row, before in zip(rows, older, strict=True)
+        for row, before in zip_longest(rows, rows[1:])
     ]
     return page_of(views, limit, lambda row: (row.version,))
 

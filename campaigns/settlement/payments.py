@@ -155,8 +155,7 @@ def rows_of(rewards: Sequence[Reward]) -> list[Reward]:
 def points_end_on(session: Session, day: date) -> date:
     """The last day of points given on a business day: that of the year which awards of that day end with."""
     tariff = pricing.current(session).on(day)
-    years = EXPIRY_YEARS_DEFAULT if tariff is None else tariff.expiry_years
-    return date(day.year + years, 12, 31)
+    return date(day.year + EXPIRY_YEARS_DEFAULT, 12, 31) if tariff is None else tariff.points_end_on(day)
 
 
 def list_payments(

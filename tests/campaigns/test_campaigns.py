@@ -174,6 +174,11 @@ def test_a_campaign_without_tasks_or_with_team_tasks_but_no_teams_is_not_publish
         refused(answer, 409, "campaign-incomplete")
 
 
+def test_a_draft_has_promised_nothing_yet(client: FlaskClient, community_staff: Headers) -> None:
+    path = f"{CAMPAIGNS}/{drafted(client, community_staff)['id']}"
+    assert client.get(f"{path}/versions", headers=community_staff).json == {"items": [], "next_cursor": None}
+
+
 def test_ending_early_moves_the_last_day_to_today_as_a_version_with_a_reason(
     client: FlaskClient, community_staff: Headers
 ) -> None:
