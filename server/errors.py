@@ -123,6 +123,12 @@ class RateLimited(DomainError):
     code, status, title_zh, title_en = "rate-limited", 429, "请求过于频繁", "Too many requests"
 
 
+class ReasonRequired(DomainError):
+    """Whoever changes what others rely on tells them why."""
+
+    code, status, title_zh, title_en = "reason-required", 422, "请说明理由", "Give a reason"
+
+
 class InternalError(DomainError):
     """Our mistake; the request id finds it in the log."""
 

@@ -19,6 +19,7 @@ from server.api import Blueprint, page_schema
 from server.clock import now
 from server.database import run_transaction, transaction
 from server.documents import documents
+from server.entries import LINE, in_our_time
 from server.etags import VersionHeader, etag_of, version_of
 from server.files.serving import download
 from server.idempotency import idempotent
@@ -36,22 +37,13 @@ blueprint = Blueprint(
 CODE_TRIES = "30 per minute"
 SHEETS = "10 per minute"
 
-_NAME = ma.validate.Regexp(
-    r"^ *[^\s\u0000-\u001f\u007f-\u009f\ud800-\udfff][^\u0000-\u001f\u007f-\u009f\ud800-\udfff]*\Z"
-)
-
-
-def _in_our_time(instant: Any) -> None:
-    if not 2020 <= instant.year <= 2100:
-        raise ma.ValidationError("Must be a time from 2020 to 2100.")
-
 
 class SlotTermsEntry(ma.Schema):
     """Where and when people can check in. A geofence has latitude, longitude and radius_m, or none of them."""
 
-    site_name = ma.fields.String(required=True, validate=[ma.validate.Length(1, 60), _NAME])
-    opens_at = ma.fields.AwareDateTime(required=True, validate=_in_our_time)
-    closes_at = ma.fields.AwareDateTime(required=True, validate=_in_our_time)
+    site_name = ma.fields.String(required=True, validate=[ma.validate.Length(1, 60), LINE])
+    opens_at = ma.fields.AwareDateTime(required=True, validate=in_our_time)
+    closes_at = ma.fields.AwareDateTime(required=True, validate=in_our_time)
     latitude = ma.fields.Float(load_default=None, allow_none=True, validate=ma.validate.Range(-90, 90))
     longitude = ma.fields.Float(load_default=None, allow_none=True, validate=ma.validate.Range(-180, 180))
     radius_m = ma.fields.Integer(strict=True, load_default=None, allow_none=True, validate=ma.validate.Range(30, 5000))
@@ -189,13 +181,13 @@ class MinutesEntry(ma.Schema):
     """Minutes set by hand, and why."""
 
     minutes = ma.fields.Integer(required=True, strict=True, validate=ma.validate.Range(0, VOLUNTEER_DAY_MINUTES_MAX))
-    reason = ma.fields.String(required=True, validate=[ma.validate.Length(2, 200), _NAME])
+    reason = ma.fields.String(required=True, validate=[ma.validate.Length(2, 200), LINE])
 
 
 class RemovalEntry(ma.Schema):
     """Why a check-in is struck out."""
 
-    reason = ma.fields.String(required=True, validate=[ma.validate.Length(2, 200), _NAME])
+    reason = ma.fields.String(required=True, validate=[ma.validate.Length(2, 200), LINE])
 
 
 class DayMinutesView(ma.Schema):

@@ -1,7 +1,6 @@
 """Evidence, live figures, assessors and their marks, visits and agreement, over HTTP."""
 
 from collections.abc import Sequence
-from datetime import date
 from decimal import Decimal
 from typing import Any
 from uuid import UUID
@@ -23,6 +22,7 @@ from campaigns.creation.models import (
     LiveMeasure,
     SubjectKind,
 )
+from campaigns.creation.routes import ITEM_CODE
 from campaigns.creation.rubrics import NUMBER_MAX
 from campaigns.creation.steps import ApplicationState
 from campaigns.creation.visits import Photo, VisitWithPhotos
@@ -30,6 +30,7 @@ from server.access import Permission, actor, require
 from server.api import Blueprint, page_schema
 from server.clock import now
 from server.database import run_transaction, transaction
+from server.entries import DIVISION, LINE, WORDS, WORDS_OR_NOTHING, in_our_time
 from server.etags import VersionHeader, etag_of, version_of
 from server.files.models import StoredFile
 from server.files.serving import StoredFileView, serve
@@ -47,11 +48,6 @@ blueprint = Blueprint(
 ITEMS_MAX = 500
 
 # What a person writes: no control characters but line breaks, and something visible where it is required.
-_TEXT = ma.validate.Regexp(r"^[^\u0000-\u0009\u000b-\u001f\u007f-\u009f\ud800-\udfff]*\Z")
-_WORDS = ma.validate.Regexp(r"^(?=.*\S)[^\u0000-\u0009\u000b-\u001f\u007f-\u009f\ud800-\udfff]+\Z")
-_LINE = ma.validate.Regexp(r"^(?=.*\S)[^\u0000-\u001f\u007f-\u009f\ud800-\udfff]+\Z")
-_CODE = ma.validate.Regexp(r"^[a-z0-9][a-z0-9.-]{0,19}\Z")
-_DIVISION = ma.validate.Regexp(r"^([0-9]{6}|[0-9]{9}|[0-9]{12})\Z")
 
 
 def _figure(description: str, *, allow_none: bool = False, attribute: str | None = None) -> ma.fields.Decimal:
@@ -70,21 +66,16 @@ def _in_range(value: Decimal) -> None:
         raise ma.ValidationError(f"Must be from 0 to {NUMBER_MAX}.")
 
 
-def _our_time(day: date) -> None:
-    if not 2020 <= day.year <= 2100:
-        raise ma.ValidationError("Must be a day from 2020 to 2100.")
-
-
 class ItemEvidenceNote(ma.Schema):
     """What the applicant says of a file, beside it in the form."""
 
-    note = ma.fields.String(load_default="", validate=[ma.validate.Length(0, REASON_LENGTH_MAX), _TEXT])
+    note = ma.fields.String(load_default="", validate=[ma.validate.Length(0, REASON_LENGTH_MAX), WORDS_OR_NOTHING])
 
 
 class PhotoCaption(ma.Schema):
     """What a photograph shows, beside it in the form."""
 
-    caption = ma.fields.String(load_default="", validate=[ma.validate.Length(0, 120), _TEXT])
+    caption = ma.fields.String(load_default="", validate=[ma.validate.Length(0, 120), WORDS_OR_NOTHING])
 
 
 class ItemEvidenceQuery(PageQuery):
@@ -139,7 +130,7 @@ class AssessorEntry(ma.Schema):
 class AssessorReasonEntry(ma.Schema):
     """Why."""
 
-    reason = ma.fields.String(required=True, validate=[ma.validate.Length(1, REASON_LENGTH_MAX), _WORDS])
+    reason = ma.fields.String(required=True, validate=[ma.validate.Length(1, REASON_LENGTH_MAX), WORDS])
 
 
 class AssessorSeatView(ma.Schema):
@@ -192,14 +183,14 @@ _MARK_MEANS = "yes-no: 1 or 0; score: points to the maximum; number: the quantit
 class AssessmentMarkEntry(ma.Schema):
     """A mark of one item, as it is given."""
 
-    item_code = ma.fields.String(required=True, validate=[ma.validate.Length(1, 20), _CODE])
+    item_code = ma.fields.String(required=True, validate=ITEM_CODE)
     value = ma.fields.Decimal(
         required=True,
         allow_nan=False,
         validate=_in_range,
         metadata={"description": _MARK_MEANS, "type": ["string", "number"]},
     )
-    comment = ma.fields.String(load_default="", validate=[ma.validate.Length(0, REASON_LENGTH_MAX), _TEXT])
+    comment = ma.fields.String(load_default="", validate=[ma.validate.Length(0, REASON_LENGTH_MAX), WORDS_OR_NOTHING])
 
 
 class AssessmentMarkView(ma.Schema):
@@ -217,7 +208,7 @@ class AssessmentMarksEntry(ma.Schema):
         ma.fields.Nested(AssessmentMarkEntry), load_default=list, validate=ma.validate.Length(0, ITEMS_MAX)
     )
     comment = ma.fields.String(
-        load_default=None, allow_none=True, validate=[ma.validate.Length(0, TEXT_LENGTH_MAX), _TEXT]
+        load_default=None, allow_none=True, validate=[ma.validate.Length(0, TEXT_LENGTH_MAX), WORDS_OR_NOTHING]
     )
 
 
@@ -273,9 +264,9 @@ class AssessorTieEntry(ma.Schema):
     staff_id = ma.fields.UUID(
         load_default=None, allow_none=True, metadata={"description": "Another's tie, which only the district declares"}
     )
-    division = ma.fields.String(load_default=None, allow_none=True, validate=[ma.validate.Length(6, 12), _DIVISION])
+    division = ma.fields.String(load_default=None, allow_none=True, validate=DIVISION)
     organisation_id = ma.fields.UUID(load_default=None, allow_none=True)
-    reason = ma.fields.String(required=True, validate=[ma.validate.Length(1, REASON_LENGTH_MAX), _WORDS])
+    reason = ma.fields.String(required=True, validate=[ma.validate.Length(1, REASON_LENGTH_MAX), WORDS])
 
 
 class TieQuery(PageQuery):
@@ -300,14 +291,14 @@ class AssessorTieView(ma.Schema):
 class SiteVisitEntry(ma.Schema):
     """A visit on the spot."""
 
-    visited_on = ma.fields.Date(required=True, validate=_our_time)
+    visited_on = ma.fields.Date(required=True, validate=in_our_time)
     people = ma.fields.List(
-        ma.fields.String(validate=[ma.validate.Length(1, 40), _LINE]),
+        ma.fields.String(validate=[ma.validate.Length(1, 40), LINE]),
         required=True,
         validate=ma.validate.Length(2, VISITORS_MAX),
         metadata={"description": "Names as they sign, at least two"},
     )
-    findings = ma.fields.String(required=True, validate=[ma.validate.Length(1, TEXT_LENGTH_MAX), _WORDS])
+    findings = ma.fields.String(required=True, validate=[ma.validate.Length(1, TEXT_LENGTH_MAX), WORDS])
 
 
 class VisitPhotoView(ma.Schema):

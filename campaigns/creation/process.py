@@ -24,7 +24,7 @@ from campaigns.creation.steps import MOVES, TURN, ApplicationState, Move, Party,
 from server import audit
 from server.access import Actor
 from server.clock import business_day, day_start
-from server.errors import Conflict, DomainError, Forbidden, NotFound
+from server.errors import Conflict, DomainError, Forbidden, NotFound, ReasonRequired
 
 GRACE_DAYS_MAX = 180
 
@@ -44,12 +44,6 @@ class StepNotReady(Conflict):
     """Something has to be done first; `unmet` says what."""
 
     code, title_zh, title_en = "step-not-ready", "尚不满足办理条件", "Something has to be done first"
-
-
-class ReasonRequired(DomainError):
-    """This move wants a reason that the others can read."""
-
-    code, status, title_zh, title_en = "reason-required", 422, "请填写理由", "This move wants a reason"
 
 
 class GraceInvalid(DomainError):

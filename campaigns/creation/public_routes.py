@@ -12,12 +12,13 @@ from campaigns.creation.models import IndicatorFigure, SubjectKind, TargetBase
 from campaigns.creation.naming import RegisterLine, Standing
 from campaigns.creation.notice import ObjectionDetail, Received, UnderNotice
 from campaigns.creation.programmes import ProgrammeDetail
-from campaigns.creation.routes import IndicatorFigureView, ObjectionFileView, RubricView
+from campaigns.creation.routes import CONFIDENCE, PROGRAMME, IndicatorFigureView, ObjectionFileView, RubricView
 from campaigns.creation.steps import Move
 from server.access import public
 from server.api import Blueprint, page_schema
 from server.clock import business_day, now
 from server.database import transaction
+from server.entries import LINE_OR_NOTHING, TYPED_CODE, WORDS
 from server.files.uploads import takes_files, upload_body, uploaded
 from server.limits import limiter
 from server.paging import Page, PageQuery
@@ -35,10 +36,6 @@ blueprint = Blueprint(
 OBJECTIONS = "10 per hour"
 LOOK_UPS = "60 per minute"
 
-_PROGRAMME = [ma.validate.Length(1, 40), ma.validate.Regexp(r"^[a-z][a-z0-9-]*(?!\n)$")]
-_WORDS = ma.validate.Regexp(r"^(?=[\s\S]*\S)[^\u0000-\u0009\u000b-\u001f\u007f-\u009f]*(?![^\n])$")
-_CONFIDENCE = {"description": "V read in the source, V2 in a secondary one, C computed, R not checked"}
-
 
 class TargetView(ma.Schema):
     """What the plan wants of a programme by the end of a year; `is_about`: its source says 左右."""
@@ -51,7 +48,7 @@ class TargetView(ma.Schema):
     floor_area_min_m2 = ma.fields.Integer(required=True, allow_none=True)
     agency_rank_min = ma.fields.Enum(AgencyRank, by_value=True, required=True, allow_none=True)
     source = ma.fields.String(required=True)
-    confidence = ma.fields.Enum(Confidence, by_value=True, required=True, metadata=_CONFIDENCE)
+    confidence = ma.fields.Enum(Confidence, by_value=True, required=True, metadata=CONFIDENCE)
 
 
 class ProgrammeView(ma.Schema):
@@ -70,7 +67,7 @@ class ProgrammeView(ma.Schema):
     indicator_unit = ma.fields.String(required=True, allow_none=True, attribute="programme.indicator_unit")
     document = ma.fields.String(required=True, attribute="programme.document")
     confidence = ma.fields.Enum(
-        Confidence, by_value=True, required=True, attribute="programme.confidence", metadata=_CONFIDENCE
+        Confidence, by_value=True, required=True, attribute="programme.confidence", metadata=CONFIDENCE
     )
     targets = ma.fields.List(ma.fields.Nested(TargetView), required=True)
     rubric = ma.fields.Nested(RubricView, required=True, allow_none=True)
@@ -86,7 +83,7 @@ class ProgrammesView(ma.Schema):
 class ProgrammeQuery(PageQuery):
     """Filter by programme."""
 
-    programme = ma.fields.String(load_default=None, validate=_PROGRAMME)
+    programme = ma.fields.String(load_default=None, validate=PROGRAMME)
 
 
 class PublicNoticeView(ma.Schema):
@@ -109,10 +106,10 @@ class PublicNoticeView(ma.Schema):
 class ObjectionEntry(ma.Schema):
     """An objection: what is wrong, and, if an answer in person is wanted, how to be reached."""
 
-    text = ma.fields.String(required=True, validate=[ma.validate.Length(5, 2000), _WORDS])
+    text = ma.fields.String(required=True, validate=[ma.validate.Length(5, 2000), WORDS])
     contact = ma.fields.String(
         load_default="",
-        validate=[ma.validate.Length(0, 100), ma.validate.Regexp(r"^[^\u0000-\u001f\u007f-\u009f]*(?!\n)$")],
+        validate=[ma.validate.Length(0, 100), LINE_OR_NOTHING],
         metadata={"description": "联系方式, 加密保存, 仅答复人可见 · Sealed; for those who answer"},
     )
 
@@ -123,7 +120,7 @@ class ReceiptHeader(ma.Schema):
     receipt = ma.fields.String(
         data_key="Objection-Receipt",
         required=True,
-        validate=[ma.validate.Length(16, 24), ma.validate.Regexp(r"^[0-9A-Za-z -]+(?!\n)$")],
+        validate=[ma.validate.Length(16, 24), TYPED_CODE],
     )
 
 

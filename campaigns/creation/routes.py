@@ -33,6 +33,7 @@ from server.access import Permission, actor, require
 from server.api import Blueprint, page_schema
 from server.clock import now
 from server.database import run_transaction, transaction
+from server.entries import SLUG, TRIMMED_LINE, WORDS, WORDS_OR_NOTHING
 from server.etags import VersionHeader, etag_of, version_of
 from server.files.serving import StoredFileView, serve
 from server.idempotency import idempotent
@@ -47,21 +48,17 @@ blueprint = Blueprint(
     description="绿色创建 · Creation of green communities and others",
 )
 
-_CODE = [ma.validate.Length(1, 20), ma.validate.Regexp(r"^[a-z0-9][a-z0-9.-]*(?!\n)$")]
-_PROGRAMME = [ma.validate.Length(1, 40), ma.validate.Regexp(r"^[a-z][a-z0-9-]*(?!\n)$")]
-# Something to read: no control characters but line feeds, and not only blanks.
-_WORDS = ma.validate.Regexp(r"^(?=[\s\S]*\S)[^\u0000-\u0009\u000b-\u001f\u007f-\u009f]*(?![^\n])$")
-_NO_CONTROLS = ma.validate.Regexp(r"^[^\u0000-\u0009\u000b-\u001f\u007f-\u009f]*$")
-_ONE_LINE = ma.validate.Regexp(r"^\S([^\u0000-\u001f\u007f-\u009f]*\S)?(?!\n)$")
-_CONFIDENCE = {"description": "V read in the source, V2 in a secondary one, C computed, R not checked"}
+ITEM_CODE = [ma.validate.Length(1, 20), ma.validate.Regexp(r"^[a-z0-9][a-z0-9.-]*(?!\n)$")]
+PROGRAMME = [ma.validate.Length(1, 40), SLUG]
+CONFIDENCE = {"description": "V read in the source, V2 in a secondary one, C computed, R not checked"}
 
 
 def _text(longest: int, *, required: bool = True, **options: Any) -> ma.fields.String:
-    return ma.fields.String(required=required, validate=[ma.validate.Length(1, longest), _WORDS], **options)
+    return ma.fields.String(required=required, validate=[ma.validate.Length(1, longest), WORDS], **options)
 
 
 def _maybe_text(longest: int) -> ma.fields.String:
-    return ma.fields.String(load_default=None, allow_none=True, validate=[ma.validate.Length(1, longest), _WORDS])
+    return ma.fields.String(load_default=None, allow_none=True, validate=[ma.validate.Length(1, longest), WORDS])
 
 
 def _amount(highest: int, **options: Any) -> ma.fields.Decimal:
@@ -87,13 +84,13 @@ class SourcedEntry(ma.Schema):
     """Where a part's source or confidence differs from the rubric's."""
 
     source = _maybe_text(200)
-    confidence = ma.fields.Enum(Confidence, by_value=True, load_default=None, allow_none=True, metadata=_CONFIDENCE)
+    confidence = ma.fields.Enum(Confidence, by_value=True, load_default=None, allow_none=True, metadata=CONFIDENCE)
 
 
 class ItemEntry(SourcedEntry):
     """One item of a rubric."""
 
-    code = ma.fields.String(required=True, validate=_CODE)
+    code = ma.fields.String(required=True, validate=ITEM_CODE)
     text_zh = _text(300)
     type = ma.fields.Enum(ItemType, by_value=True, required=True)
     maximum = ma.fields.Integer(required=True, strict=True, validate=ma.validate.Range(0, 1000))
@@ -107,7 +104,7 @@ class ItemEntry(SourcedEntry):
 class AreaEntry(SourcedEntry):
     """A part of a rubric with its items."""
 
-    code = ma.fields.String(required=True, validate=_CODE)
+    code = ma.fields.String(required=True, validate=ITEM_CODE)
     title_zh = _text(60)
     items = ma.fields.List(ma.fields.Nested(ItemEntry), required=True, validate=ma.validate.Length(1, ITEMS_MAX))
 
@@ -115,7 +112,7 @@ class AreaEntry(SourcedEntry):
 class PreconditionEntry(SourcedEntry):
     """What must be so before anything is scored."""
 
-    code = ma.fields.String(required=True, validate=_CODE)
+    code = ma.fields.String(required=True, validate=ITEM_CODE)
     text_zh = _text(300)
 
 
@@ -130,8 +127,8 @@ class RubricContentEntry(ma.Schema):
     recheck_months = ma.fields.Integer(load_default=12, strict=True, validate=ma.validate.Range(1, 120))
     site_visit_required = ma.fields.Boolean(load_default=True, truthy={True}, falsy={False})
     source = _text(300)
-    confidence = ma.fields.Enum(Confidence, by_value=True, required=True, metadata=_CONFIDENCE)
-    note = ma.fields.String(load_default="", validate=[ma.validate.Length(0, 500), _NO_CONTROLS])
+    confidence = ma.fields.Enum(Confidence, by_value=True, required=True, metadata=CONFIDENCE)
+    note = ma.fields.String(load_default="", validate=[ma.validate.Length(0, 500), WORDS_OR_NOTHING])
     areas = ma.fields.List(ma.fields.Nested(AreaEntry), required=True, validate=ma.validate.Length(1, AREAS_MAX))
     preconditions = ma.fields.List(
         ma.fields.Nested(PreconditionEntry), load_default=[], validate=ma.validate.Length(0, PRECONDITIONS_MAX)
@@ -141,14 +138,14 @@ class RubricContentEntry(ma.Schema):
 class RubricDraftEntry(RubricContentEntry):
     """A new version: a draft of the year's next revision."""
 
-    programme = ma.fields.String(required=True, validate=_PROGRAMME)
+    programme = ma.fields.String(required=True, validate=PROGRAMME)
     year = ma.fields.Integer(required=True, strict=True, validate=ma.validate.Range(2000, 2100))
 
 
 class RubricQuery(PageQuery):
     """Filters of the list of rubrics."""
 
-    programme = ma.fields.String(load_default=None, validate=_PROGRAMME)
+    programme = ma.fields.String(load_default=None, validate=PROGRAMME)
     year = ma.fields.Integer(load_default=None, validate=ma.validate.Range(2000, 2100))
     state = ma.fields.Enum(RubricState, by_value=True, load_default=None)
 
@@ -169,7 +166,7 @@ class RubricView(ma.Schema):
     recheck_months = ma.fields.Integer(required=True)
     site_visit_required = ma.fields.Boolean(required=True)
     source = ma.fields.String(required=True)
-    confidence = ma.fields.Enum(Confidence, by_value=True, required=True, metadata=_CONFIDENCE)
+    confidence = ma.fields.Enum(Confidence, by_value=True, required=True, metadata=CONFIDENCE)
     note = ma.fields.String(required=True)
     version = ma.fields.Integer(required=True)
     in_force_at = ma.fields.AwareDateTime(required=True, allow_none=True)
@@ -345,7 +342,7 @@ class IndicatorFigureEntry(ma.Schema):
 
     value = _amount(999_999_999_999, required=True)
     source = _text(200)
-    confidence = ma.fields.Enum(Confidence, by_value=True, required=True, metadata=_CONFIDENCE)
+    confidence = ma.fields.Enum(Confidence, by_value=True, required=True, metadata=CONFIDENCE)
 
 
 class IndicatorFigureView(ma.Schema):
@@ -354,7 +351,7 @@ class IndicatorFigureView(ma.Schema):
     measured_on = ma.fields.Date(required=True)
     value = ma.fields.Decimal(required=True, as_string=True)
     source = ma.fields.String(required=True)
-    confidence = ma.fields.Enum(Confidence, by_value=True, required=True, metadata=_CONFIDENCE)
+    confidence = ma.fields.Enum(Confidence, by_value=True, required=True, metadata=CONFIDENCE)
 
 
 @blueprint.put("/programmes/<string:programme>/figures/<string:measured_on>")
@@ -375,26 +372,26 @@ def record_figure(entry: dict[str, Any], programme: str, measured_on: str) -> In
 class ApplicationEntry(ma.Schema):
     """A new application for one's own community, organisation or household."""
 
-    programme = ma.fields.String(required=True, validate=_PROGRAMME)
+    programme = ma.fields.String(required=True, validate=PROGRAMME)
     household_name = ma.fields.String(
         load_default=None,
-        validate=[ma.validate.Length(1, 60), _ONE_LINE],
+        validate=[ma.validate.Length(1, 60), TRIMMED_LINE],
         metadata={"description": "家庭公示名称 · Of a household: the name that will be published"},
     )
-    statement = ma.fields.String(load_default="", validate=[ma.validate.Length(0, TEXT_LENGTH_MAX), _NO_CONTROLS])
+    statement = ma.fields.String(load_default="", validate=[ma.validate.Length(0, TEXT_LENGTH_MAX), WORDS_OR_NOTHING])
 
 
 class ApplicationChanges(ma.Schema):
     """Changes of an application."""
 
-    household_name = ma.fields.String(validate=[ma.validate.Length(1, 60), _ONE_LINE])
-    statement = ma.fields.String(validate=[ma.validate.Length(0, TEXT_LENGTH_MAX), _NO_CONTROLS])
+    household_name = ma.fields.String(validate=[ma.validate.Length(1, 60), TRIMMED_LINE])
+    statement = ma.fields.String(validate=[ma.validate.Length(0, TEXT_LENGTH_MAX), WORDS_OR_NOTHING])
 
 
 class ApplicationQuery(PageQuery):
     """Filters of the list of applications."""
 
-    programme = ma.fields.String(load_default=None, validate=_PROGRAMME)
+    programme = ma.fields.String(load_default=None, validate=PROGRAMME)
     year = ma.fields.Integer(load_default=None, validate=ma.validate.Range(2000, 2100))
     state = ma.fields.Enum(ApplicationState, by_value=True, load_default=None)
     overdue = ma.fields.Boolean(load_default=False, truthy={"true"}, falsy={"false"})
@@ -427,9 +424,9 @@ class ApplicationView(ma.Schema):
 class AnswerEntry(ma.Schema):
     """What the applicant says of one item: 1 or 0, a score, or a quantity."""
 
-    item_code = ma.fields.String(required=True, validate=_CODE)
+    item_code = ma.fields.String(required=True, validate=ITEM_CODE)
     value = _amount(99_999_999, required=True)
-    note = ma.fields.String(load_default="", validate=[ma.validate.Length(0, REASON_LENGTH_MAX), _NO_CONTROLS])
+    note = ma.fields.String(load_default="", validate=[ma.validate.Length(0, REASON_LENGTH_MAX), WORDS_OR_NOTHING])
 
 
 class AnswersEntry(ma.Schema):
@@ -442,7 +439,7 @@ class PreconditionsEntry(ma.Schema):
     """The preconditions that hold, and no others."""
 
     codes = ma.fields.List(
-        ma.fields.String(validate=_CODE), required=True, validate=ma.validate.Length(0, PRECONDITIONS_MAX)
+        ma.fields.String(validate=ITEM_CODE), required=True, validate=ma.validate.Length(0, PRECONDITIONS_MAX)
     )
 
 
@@ -477,7 +474,7 @@ class ApplicationMoveEntry(ma.Schema):
     """A move of an application; the table of moves says who makes which."""
 
     move = ma.fields.Enum(Move, by_value=True, required=True)
-    reason = ma.fields.String(load_default="", validate=[ma.validate.Length(0, REASON_LENGTH_MAX), _NO_CONTROLS])
+    reason = ma.fields.String(load_default="", validate=[ma.validate.Length(0, REASON_LENGTH_MAX), WORDS_OR_NOTHING])
     grace_until = ma.fields.Date(
         load_default=None, metadata={"description": "Of give-grace only: the last day, 1 to 180 days from today"}
     )
@@ -695,7 +692,7 @@ class FindingsEntry(ma.Schema):
 
     visited_on = ma.fields.Date(required=True)
     people = ma.fields.List(
-        ma.fields.String(validate=[ma.validate.Length(1, 30), _ONE_LINE]),
+        ma.fields.String(validate=[ma.validate.Length(1, 30), TRIMMED_LINE]),
         required=True,
         validate=ma.validate.Length(2, 10),
     )

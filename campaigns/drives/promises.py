@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session
 
 from campaigns.drives.models import Campaign, CampaignTask, CampaignVersion
 from campaigns.drives.terms import CampaignTerms, TaskTerms, questions_of, tasks_of, terms_of
-from server.errors import Conflict, DomainError
+from server.errors import Conflict, ReasonRequired
 from server.paging import Page, decode, page_of
 
 
@@ -35,12 +35,6 @@ class CampaignVersionsTooMany(Conflict):
 
     code, title_zh, title_en = "campaign-versions-too-many", "活动修改次数过多", "The campaign was changed too often"
     constraints = ("campaign_version_version_check",)
-
-
-class ReasonRequired(DomainError):
-    """Whoever changes what residents were promised tells them why."""
-
-    code, status, title_zh, title_en = "reason-required", 422, "请说明理由", "Give a reason"
 
 
 @dataclass(frozen=True, slots=True)

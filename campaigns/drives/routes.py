@@ -1,6 +1,5 @@
 """Campaigns over HTTP: staff draft, publish and improve them, residents take part."""
 
-from datetime import date
 from typing import Any
 from uuid import UUID
 
@@ -36,6 +35,7 @@ from server.access import Permission, actor, require
 from server.api import Blueprint, page_schema
 from server.clock import now
 from server.database import run_transaction, transaction
+from server.entries import DIVISION, LINE, SLUG, WORDS_OR_NOTHING, in_our_time
 from server.etags import VersionHeader, etag_of, version_of
 from server.idempotency import idempotent
 from server.paging import Page, PageQuery
@@ -46,19 +46,6 @@ blueprint = Blueprint(
     url_prefix="/api/v1/campaigns",
     description="低碳活动 · Campaigns: drafting, publishing, taking part",
 )
-
-# No control characters and no lone surrogates: PostgreSQL stores neither NUL nor half a character.
-LINE = ma.validate.Regexp(
-    r"^ *[^\s\u0000-\u001f\u007f-\u009f\ud800-\udfff][^\u0000-\u001f\u007f-\u009f\ud800-\udfff]*\Z"
-)
-_TEXT = ma.validate.Regexp(r"^[^\u0000-\u0008\u000b-\u001f\u007f-\u009f\ud800-\udfff]*\Z")
-_DIVISION = ma.validate.Regexp(r"^([0-9]{6}|[0-9]{9}|[0-9]{12})\Z")
-_CODE = ma.validate.Regexp(r"^[a-z][a-z0-9-]*\Z")
-
-
-def _in_our_time(day: date) -> None:
-    if not 2020 <= day.year <= 2100:
-        raise ma.ValidationError("Must be a day from 2020 to 2100.")
 
 
 def reason_field(**options: Any) -> ma.fields.String:
@@ -166,13 +153,13 @@ class CampaignTermsEntry(ma.Schema):
 
     kind = ma.fields.Enum(CampaignKind, by_value=True)
     title = ma.fields.String(required=True, validate=[ma.validate.Length(1, 60), LINE])
-    description = ma.fields.String(validate=[ma.validate.Length(0, 1000), _TEXT])
-    starts_on = ma.fields.Date(validate=_in_our_time, metadata={"description": "Left out: of the theme day"})
-    ends_on = ma.fields.Date(validate=_in_our_time, metadata={"description": "Left out: of the theme day"})
+    description = ma.fields.String(validate=[ma.validate.Length(0, 1000), WORDS_OR_NOTHING])
+    starts_on = ma.fields.Date(validate=in_our_time, metadata={"description": "Left out: of the theme day"})
+    ends_on = ma.fields.Date(validate=in_our_time, metadata={"description": "Left out: of the theme day"})
     joins_until = ma.fields.Date(
-        allow_none=True, validate=_in_our_time, metadata={"description": "null: until the last day"}
+        allow_none=True, validate=in_our_time, metadata={"description": "null: until the last day"}
     )
-    theme_day_code = ma.fields.String(allow_none=True, validate=[ma.validate.Length(1, 40), _CODE])
+    theme_day_code = ma.fields.String(allow_none=True, validate=[ma.validate.Length(1, 40), SLUG])
     theme_day_year = ma.fields.Integer(allow_none=True, strict=True, validate=ma.validate.Range(2000, 2100))
     audience = ma.fields.Enum(
         Audience,
@@ -202,7 +189,7 @@ class CampaignTermsEntry(ma.Schema):
 class CampaignEntry(CampaignTermsEntry):
     """A new campaign, for a division or for one organisation, with its tasks; without any: those of its kind."""
 
-    division = ma.fields.String(allow_none=True, validate=[ma.validate.Length(6, 12), _DIVISION])
+    division = ma.fields.String(allow_none=True, validate=DIVISION)
     organisation_id = ma.fields.UUID(allow_none=True)
     tasks = ma.fields.List(ma.fields.Nested(TaskEntry), validate=ma.validate.Length(1, TASKS_MAX))
 

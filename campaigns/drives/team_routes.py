@@ -13,6 +13,7 @@ from server.access import Permission, actor, require
 from server.api import Blueprint, page_schema
 from server.clock import now
 from server.database import run_transaction, transaction
+from server.entries import TYPED_CODE
 from server.idempotency import idempotent
 from server.limits import limiter
 from server.paging import Page, PageQuery
@@ -27,7 +28,7 @@ blueprint = Blueprint(
     description="活动团队 · Teams in campaigns",
 )
 
-_TYPED_CODE = [ma.validate.Length(1, TYPED_LENGTH_MAX), ma.validate.Regexp(r"^[0-9A-Za-z -]+\Z")]
+_TYPED_CODE = [ma.validate.Length(1, TYPED_LENGTH_MAX), TYPED_CODE]
 
 
 class TeamEntry(ma.Schema):

@@ -25,6 +25,7 @@ from server.access import Permission, actor, public, require
 from server.api import Blueprint, page_schema
 from server.clock import now
 from server.database import run_transaction, transaction
+from server.entries import LINE
 from server.exports import exports
 from server.exports.models import Export, ExportFormat
 from server.exports.registry import desk
@@ -45,23 +46,19 @@ blueprint = Blueprint(
 VERIFICATIONS = "60 per minute"
 DOCUMENTS = "20 per minute"
 
-_REASON = ma.validate.Regexp(
-    r"^ *[^\s\u0000-\u001f\u007f-\u009f\ud800-\udfff][^\u0000-\u001f\u007f-\u009f\ud800-\udfff]*\Z"
-)
-
 
 class BudgetRequestEntry(ma.Schema):
     """Points asked for a campaign, and what for."""
 
     points = ma.fields.Integer(required=True, strict=True, validate=ma.validate.Range(1, REQUEST_POINTS_MAX))
-    reason = ma.fields.String(required=True, validate=[ma.validate.Length(2, 200), _REASON])
+    reason = ma.fields.String(required=True, validate=[ma.validate.Length(2, 200), LINE])
 
 
 class BudgetDecisionEntry(ma.Schema):
     """Yes or no, and why."""
 
     approve = ma.fields.Boolean(required=True, truthy={True}, falsy={False})
-    decision = ma.fields.String(required=True, validate=[ma.validate.Length(2, 200), _REASON])
+    decision = ma.fields.String(required=True, validate=[ma.validate.Length(2, 200), LINE])
 
 
 class BudgetRequestView(ma.Schema):
@@ -171,7 +168,7 @@ class DocumentQuery(ma.Schema):
 class RevocationEntry(ma.Schema):
     """Why a certificate is taken back."""
 
-    reason = ma.fields.String(required=True, validate=[ma.validate.Length(2, 200), _REASON])
+    reason = ma.fields.String(required=True, validate=[ma.validate.Length(2, 200), LINE])
 
 
 class ListEntry(ma.Schema):

@@ -9,6 +9,7 @@ from server.access import Permission, actor, require
 from server.api import Blueprint
 from server.clock import now
 from server.database import run_transaction, transaction
+from server.entries import TYPED_CODE
 from server.idempotency import idempotent
 from server.limits import limiter
 from server.people import memberships
@@ -23,7 +24,7 @@ blueprint = Blueprint(
     description="单位成员 · Memberships of organisations",
 )
 
-_TYPED_CODE = [ma.validate.Length(1, TYPED_LENGTH_MAX), ma.validate.Regexp(r"^[0-9A-Za-z -]+\Z")]
+_TYPED_CODE = [ma.validate.Length(1, TYPED_LENGTH_MAX), TYPED_CODE]
 
 
 class MembershipEntry(ma.Schema):

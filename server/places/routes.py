@@ -10,6 +10,7 @@ from server.access import Permission, actor, public, require
 from server.api import Blueprint, page_schema
 from server.clock import business_day, now
 from server.database import transaction
+from server.entries import LINE, LINE_OR_NOTHING
 from server.etags import VersionHeader, etag_of, version_of
 from server.idempotency import idempotent
 from server.paging import Page, PageQuery
@@ -32,10 +33,6 @@ blueprint = Blueprint(
 )
 
 # No control characters and no lone surrogates: PostgreSQL stores neither NUL nor half a character.
-_PRINTABLE = ma.validate.Regexp(r"^[^\u0000-\u001f\u007f-\u009f\ud800-\udfff]*$")
-_NAME = ma.validate.Regexp(
-    r"^ *[^\s\u0000-\u001f\u007f-\u009f\ud800-\udfff][^\u0000-\u001f\u007f-\u009f\ud800-\udfff]*$"
-)
 _CODE = ma.validate.Regexp("^[0-9]{6,12}$")
 _COMMUNITY_CODE = ma.validate.Regexp("^[0-9]{12}$")
 
@@ -47,7 +44,7 @@ class DivisionQuery(PageQuery):
     parent = ma.fields.String(load_default=None, validate=[ma.validate.Length(6, 12), _CODE])
     name = ma.fields.String(
         load_default=None,
-        validate=[ma.validate.Length(1, 30), _PRINTABLE],
+        validate=[ma.validate.Length(1, 30), LINE_OR_NOTHING],
         metadata={"description": "A part of the name"},
     )
 
@@ -91,7 +88,7 @@ class OrganisationEntry(OrganisationSizeEntry):
     """A new organisation."""
 
     kind = ma.fields.Enum(OrganisationKind, by_value=True, required=True)
-    name = ma.fields.String(required=True, validate=[ma.validate.Length(1, 60), _NAME])
+    name = ma.fields.String(required=True, validate=[ma.validate.Length(1, 60), LINE])
     community_code = ma.fields.String(required=True, validate=[ma.validate.Length(equal=12), _COMMUNITY_CODE])
 
 

@@ -49,7 +49,7 @@ from campaigns.creation.models import (
     Objection,
     PublicNotice,
 )
-from campaigns.creation.process import GraceInvalid, MoveRefused, ReasonRequired, StepNotReady
+from campaigns.creation.process import GraceInvalid, MoveRefused, StepNotReady
 from campaigns.creation.rubric_entries import AreaEntry, ItemEntry
 from campaigns.creation.rubrics import AnswerInvalid, ProgrammeTakesNone
 from campaigns.creation.steps import MOVES, ApplicationState, Guard, Move, Party
@@ -57,7 +57,7 @@ from server.access import Actor, Permission, Role
 from server.audit import AuditEntry
 from server.clock import business_day
 from server.database import new_id, psycopg_url
-from server.errors import DomainError, Forbidden, NotFound, PreconditionFailed
+from server.errors import DomainError, Forbidden, NotFound, PreconditionFailed, ReasonRequired
 from server.notices.models import Notice
 from server.people.models import Staff
 from server.places.models import Organisation, OrganisationKind

@@ -28,11 +28,11 @@ from campaigns.creation import applications, jobs, naming, process
 from campaigns.creation.applications import AlreadyNamed
 from campaigns.creation.models import Application, Naming, Recheck
 from campaigns.creation.naming import PlaqueTooEarly, RecheckClosed, RecheckDayInvalid, Standing
-from campaigns.creation.process import ReasonRequired, StepNotReady
+from campaigns.creation.process import StepNotReady
 from campaigns.creation.steps import ApplicationState, Move
 from server.access import Role
 from server.clock import business_day
-from server.errors import Forbidden
+from server.errors import Forbidden, ReasonRequired
 from server.notices.models import Notice
 
 Headers = dict[str, str]
