@@ -11,11 +11,26 @@ from flask import Flask
 from flask_migrate import Migrate
 from werkzeug.middleware.proxy_fix import ProxyFix
 
+import campaigns.attendance.routes
+import campaigns.creation.assessment_routes
+import campaigns.creation.commands
+import campaigns.creation.jobs
+import campaigns.creation.public_routes
+import campaigns.creation.routes
 import campaigns.drives.commands
 import campaigns.drives.jobs
 import campaigns.drives.routes
+import campaigns.drives.team_routes
 import campaigns.sample.commands
+import campaigns.settlement.jobs
+import campaigns.settlement.lists
+import campaigns.settlement.routes
+import campaigns.statistics.commands
+import campaigns.statistics.exported
+import campaigns.statistics.jobs
 import campaigns.statistics.routes
+import campaigns.tasks.jobs
+import campaigns.tasks.routes
 import points.carbon.commands
 import points.earning.commands
 import points.earning.jobs
@@ -28,48 +43,77 @@ import points.partners.jobs
 import points.partners.routes
 import points.rewards.routes
 import server.commands
+import server.exports.jobs
+import server.exports.routes
+import server.files.jobs
 import server.housekeeping
+import server.notices.routes
 import server.people.commands
+import server.people.membership_routes
 import server.people.routes
 import server.people.staff_routes
 import server.places.commands
 import server.places.routes
 from server import api, boot, cache, clock, database, health, jobs, limits, logs, pages, problems
+from server.exports import registry
+from server.exports.registry import Producer
+from server.files import store
 from server.people import sessions, wechat_client
 from server.settings import Settings, SettingsError
 
 BLUEPRINTS = [
     server.people.routes.blueprint,
     server.people.staff_routes.blueprint,
+    server.people.membership_routes.blueprint,
     server.places.routes.blueprint,
+    server.notices.routes.blueprint,
+    server.exports.routes.blueprint,
     points.ledger.routes.blueprint,
     points.earning.routes.blueprint,
     points.partners.routes.blueprint,
     points.rewards.routes.blueprint,
     campaigns.drives.routes.blueprint,
+    campaigns.drives.team_routes.blueprint,
+    campaigns.tasks.routes.blueprint,
+    campaigns.attendance.routes.blueprint,
+    campaigns.settlement.routes.blueprint,
+    campaigns.creation.routes.blueprint,
+    campaigns.creation.public_routes.blueprint,
+    campaigns.creation.assessment_routes.blueprint,
     campaigns.statistics.routes.blueprint,
 ]
 
 JOBS = {
+    "statistics": campaigns.statistics.jobs.tasks,
     "campaigns": campaigns.drives.jobs.tasks,
+    "creation": campaigns.creation.jobs.tasks,
+    "campaign-tasks": campaigns.tasks.jobs.tasks,
+    "settlement": campaigns.settlement.jobs.tasks,
     "server": server.housekeeping.tasks,
+    "files": server.files.jobs.tasks,
+    "exports": server.exports.jobs.tasks,
     "ledger": points.ledger.jobs.tasks,
     "earning": points.earning.jobs.tasks,
     "partners": points.partners.jobs.tasks,
 }
 
+# What staff can have as a file, by kind.
+EXPORTS: list[Producer] = [*campaigns.settlement.lists.PRODUCERS, *campaigns.statistics.exported.PRODUCERS]
+
 COMMANDS = [
     server.commands.worker,
+    server.commands.prepare,
     server.commands.openapi,
     server.commands.clock,
     server.people.commands.staff,
     server.places.commands.places,
     points.carbon.commands.carbon,
     points.earning.commands.rules,
-    points.earning.commands.counts,
+    points.earning.commands.counts,  # campaigns.statistics.commands adds its own to the group
     points.ledger.commands.ledger,
     points.partners.commands.partners,
     campaigns.drives.commands.campaigns,
+    campaigns.creation.commands.creation,
     campaigns.sample.commands.sample,
 ]
 
@@ -101,6 +145,11 @@ def create_app(settings: Settings | None = None) -> Flask:
     limits.install(app, settings.redis_url, enabled=settings.rate_limits)
     wechat_client.install(app, settings)
     jobs.install(app, settings.database_url, JOBS)
+    registry.install(app, EXPORTS)
+    try:
+        store.install(app, settings.files_url)
+    except SettingsError as error:
+        sys.exit(str(error))
     health.install(app)
     pages.install(app)
     api.install(app, BLUEPRINTS)

@@ -12,10 +12,11 @@ from pathlib import Path
 
 import psycopg
 
-from bench import breakdown, feed, figures, single, wallet
+from bench import breakdown, feed, figures, participation, settlement, single, standings, wallet
 from bench.running import end_tidily_when_terminated
 from bench.stage import RESIDENTS, Stage, pid_of, stage
 
+PARTS = ("feed", "single", "wallet", "stages", "standings", "settlement", "participation")
 TABLES = ("activity", "transfer", "lot", "cap_usage", "resident_day", "community_day", "feed_batch")
 
 
@@ -23,7 +24,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Measure and print; the exit status tells only whether everything ran."""
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
     parser.add_argument("--short", action="store_true", help="each part once and briefly, to see that it runs")
-    parser.add_argument("--only", choices=("feed", "single", "wallet", "stages"), help="one part alone")
+    parser.add_argument("--only", choices=PARTS, help="one part alone")
     options = parser.parse_args(arguments)
     end_tidily_when_terminated()
     began = time.perf_counter()
@@ -67,6 +68,20 @@ def run(on: Stage, *, short: bool, only: str | None) -> None:
     if only in (None, "wallet"):
         with part("钱包 wallet (c): 读取 read : 空视图 empty view"):
             tell(*wallet.measure(on, rounds=1 if short else 3, seconds=0.5 if short else 2.0).words())
+    # The next ones fill the database with many more people, so they come last.
+    participants, teams = (2_000, 40) if short else (settlement.PARTICIPANTS, settlement.TEAMS)
+    if only in (None, "standings"):
+        with part("活动排行 standings (e)"):
+            seconds, refreshes = (1.0, 3) if short else (5.0, standings.REFRESHES)
+            measured = standings.measure(on, seconds, participants=participants, teams=teams, refreshes=refreshes)
+            tell(*measured.words())
+    if only in (None, "settlement"):
+        with part("活动结算与名单 settlement and lists (f)"):
+            tell(*settlement.measure(on, participants=participants, teams=teams).words())
+    if only in (None, "participation"):
+        with part("参与统计 participation (g)"):
+            residents = RESIDENTS + 1_000 if short else participation.ALL_RESIDENTS
+            tell(*participation.measure(on, 1.0 if short else 5.0, residents=residents).words())
     with part("内存与行数 memory and rows (d)"):
         tell(*memory_lines(on), *row_lines(on))
 

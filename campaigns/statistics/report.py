@@ -76,12 +76,23 @@ class GoalPoint:
 
 
 @dataclass(frozen=True, slots=True)
+class Population:
+    """A published number of people who live in a division, and where it stands."""
+
+    year: int
+    persons: int
+    source: str
+    confidence: str
+
+
+@dataclass(frozen=True, slots=True)
 class DistrictFigures:
     """What the district's data folder says for the report."""
 
     code: str
     name: str
     population_note: str | None
+    populations: tuple[Population, ...]
     goal_points: tuple[GoalPoint, ...]
     goal_source: str | None
 
@@ -168,12 +179,17 @@ def district_figures(folder: Path) -> DistrictFigures:
     head = tomllib.loads((folder / "district.toml").read_text(encoding="utf-8-sig"))
     goal: dict[str, Any] = head.get("green_travel_goal", {})
     points = [GoalPoint(each["year"], float(each["share"]), each["about"]) for each in goal.get("points", ())]
-    counts = [f"{each['persons']:,} ({each['year']}年, {each['source']})" for each in head.get("population", ())]
+    populations = tuple(
+        Population(each["year"], each["persons"], each["source"], each["confidence"])
+        for each in head.get("population", ())
+    )
+    counts = [f"{each.persons:,} ({each.year}年, {each.source})" for each in populations]
     note = f"本报告不以人口数作分母。已公布的常住人口: {'; '.join(counts)}" if counts else None
     return DistrictFigures(
         code=head["code"],
         name=head["name"],
         population_note=note,
+        populations=populations,
         goal_points=tuple(sorted(points, key=lambda point: point.year)),
         goal_source=goal.get("source"),
     )

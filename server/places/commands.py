@@ -1,11 +1,13 @@
 """`flask places …`: what an operator does with places."""
 
+from pathlib import Path
+
 import click
 from flask import current_app
 from flask.cli import AppGroup
 
 from server.database import run_transaction
-from server.places import divisions
+from server.places import divisions, populations
 from server.places.district_data import DistrictDataError, read_district
 from server.settings import Settings
 
@@ -28,3 +30,15 @@ def load() -> None:
         f"{done.theme_days_written} theme days written",
         err=True,
     )
+
+
+@places.command("load-populations")
+@click.argument("path", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+def load_populations(path: Path) -> None:
+    """Load census populations of streets and communities from a CSV file: code,year,persons,source,confidence."""
+    try:
+        entries = populations.read_populations(path)
+        written = run_transaction(lambda session: populations.load(session, entries))
+    except populations.PopulationDataError as error:
+        raise click.ClickException(str(error)) from error
+    click.echo(f"places: {written} populations loaded from {path.name}", err=True)

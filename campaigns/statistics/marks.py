@@ -1,0 +1,130 @@
+"""Which days must be counted again: a mark over each day's rows, compared with the mark of its last count.
+
+Awards and check-ins do nothing for this: they must not become slower. What they leave behind anyway is PostgreSQL's own
+`xmin`, the transaction that wrote a row's present version, and a day's mark is the exclusive or of the hashes of (key,
+xmin) over its rows. Amounts would not do: a reversal and another resident's equal award leave every sum as it was. A
+restored dump has other transactions, so all days are counted again, once.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import date, datetime, timedelta
+
+import sqlalchemy as sa
+from sqlalchemy.orm import Session
+
+from server.clock import day_start
+
+# Every rule closes a day after 60 days at the latest; what is older changes by revocations only, which the nightly
+# count looks for over all days.
+RECENT_DAYS = 70
+FIRST_DAY, LAST_DAY = date(2000, 1, 1), date(2100, 12, 31)
+
+# A check-in counts as long as its resident takes part, so it is marked with the participation. A member of an
+# organisation is marked without xmin: leaving changes nothing of the day of joining.
+_MARKS = sa.text("""
+SELECT day, bit_xor(mark) FILTER (WHERE what = 'a') AS activities, bit_xor(mark) FILTER (WHERE what = 'c') AS campaigns,
+       bit_xor(mark) FILTER (WHERE what = 'm') AS members
+FROM (
+    SELECT day, 'a' AS what,
+           hashtextextended(concat_ws('|', community_code, behaviour, mode, method_id, xmin), 0) AS mark
+    FROM community_day WHERE day BETWEEN :first_day AND :last_day
+    UNION ALL
+    SELECT cast(joined_at AT TIME ZONE 'Asia/Shanghai' AS date), 'c',
+           hashtextextended(concat_ws('|', resident_id, campaign_id, joined_at, community_code), 1)
+    FROM participation WHERE joined_at >= :first_at AND joined_at < :until
+    UNION ALL
+    SELECT c.day, 'c', hashtextextended(concat_ws('|', c.resident_id, c.slot_id, c.xmin, p.community_code), 2)
+    FROM check_in c LEFT JOIN participation p ON p.resident_id = c.resident_id AND p.campaign_id = c.campaign_id
+    WHERE c.day BETWEEN :first_day AND :last_day
+    UNION ALL
+    SELECT cast(joined_at AT TIME ZONE 'Asia/Shanghai' AS date), 'm',
+           hashtextextended(concat_ws('|', resident_id, organisation_id, joined_at), 3)
+    FROM organisation_membership WHERE joined_at >= :first_at AND joined_at < :until
+    UNION ALL
+    SELECT cast(left_at AT TIME ZONE 'Asia/Shanghai' AS date), 'm',
+           hashtextextended(concat_ws('|', resident_id, organisation_id, left_at), 4)
+    FROM organisation_membership WHERE left_at >= :first_at AND left_at < :until
+) rows
+GROUP BY day
+""")
+
+_CHANGED = sa.text(f"""
+SELECT day, now.activities, now.campaigns, now.members,
+       now.activities IS DISTINCT FROM kept.activities_mark AS activities_changed,
+       now.campaigns IS DISTINCT FROM kept.campaigns_mark AS campaigns_changed,
+       now.members IS DISTINCT FROM kept.members_mark AS members_changed
+FROM ({_MARKS.text}) now
+FULL JOIN (SELECT * FROM counted_day WHERE day BETWEEN :first_day AND :last_day) kept USING (day)
+WHERE (now.activities, now.campaigns, now.members)
+      IS DISTINCT FROM (kept.activities_mark, kept.campaigns_mark, kept.members_mark)
+ORDER BY day DESC
+""")  # noqa: S608 -- composed of constants of this module
+
+_KEEP = sa.text("""
+INSERT INTO counted_day AS kept (day, activities_mark, campaigns_mark, members_mark, changed_at, counted_at)
+VALUES (:day, :activities, :campaigns, :members, :now, :now)
+ON CONFLICT (day) DO UPDATE SET
+    changed_at = CASE WHEN kept.activities_mark IS DISTINCT FROM EXCLUDED.activities_mark
+                      THEN EXCLUDED.changed_at ELSE kept.changed_at END,
+    activities_mark = EXCLUDED.activities_mark, campaigns_mark = EXCLUDED.campaigns_mark,
+    members_mark = EXCLUDED.members_mark, counted_at = EXCLUDED.counted_at
+""")
+
+# A mark that no day's rows ever have, but by one chance in 2^64.
+_FORGET = sa.text("""
+INSERT INTO counted_day AS kept (day, campaigns_mark, changed_at, counted_at)
+SELECT day, -1, :now, :now FROM unnest(cast(:days AS date[])) AS day ORDER BY day
+ON CONFLICT (day) DO UPDATE SET campaigns_mark = -1
+""")
+
+
+@dataclass(frozen=True, slots=True)
+class ChangedDay:
+    """A day whose rows are not those of its last count, and of which kind the change is."""
+
+    day: date
+    activities_mark: int | None
+    campaigns_mark: int | None
+    members_mark: int | None
+    activities: bool
+    campaigns: bool
+    members: bool
+
+
+def changed_days(session: Session, first_day: date, last_day: date) -> list[ChangedDay]:
+    """The days of this span that must be counted again, the newest first.
+
+    Read before anything is counted: what is written in between makes the mark differ again, so the next count finds it.
+    """
+    span = {
+        "first_day": first_day,
+        "last_day": last_day,
+        "first_at": day_start(first_day),
+        "until": day_start(last_day + timedelta(days=1)),
+    }
+    return [ChangedDay(*row) for row in session.execute(_CHANGED, span)]
+
+
+def keep_marks(session: Session, days: Sequence[ChangedDay], *, now: datetime) -> None:
+    """Remember that these days were counted as their marks say."""
+    if days:
+        session.execute(
+            _KEEP,
+            [
+                {
+                    "day": each.day,
+                    "activities": each.activities_mark,
+                    "campaigns": each.campaigns_mark,
+                    "members": each.members_mark,
+                    "now": now,
+                }
+                for each in days
+            ],
+        )
+
+
+def forget_campaign_marks(session: Session, days: Sequence[date], *, now: datetime) -> None:
+    """Have the campaigns' figures of these days counted again."""
+    if days:
+        session.execute(_FORGET, {"days": sorted(set(days)), "now": now})
