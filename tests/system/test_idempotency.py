@@ -183,9 +183,6 @@ def test_the_first_answer_to_staff_comes_again_with_its_etag(district: District)
     office = district.sign_in(district.staff(Role.DISTRICT, division="120104"), is_resident=False)
     entry = {
         "title": "绿色出行周",
-        "behaviours": ["walk"],
-        "measure": "activities",
-        "target": 3,
         "starts_on": "2026-12-01",
         "ends_on": "2026-12-07",
         "division": "120104",
