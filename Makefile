@@ -8,7 +8,7 @@ RUN_READY := .venv/.run-ready
 DEV_READY := .venv/.dev-ready
 # The interpreter: PYTHON=… if given, else the newest that is found.
 PYTHON ?=
-# Test processes; PostgreSQL takes a core of its own, so more than two seldom help a small machine.
+# A module's tests stay in one process, which then starts its services once. PostgreSQL takes a core of its own, so more than two seldom help a small machine.
 TEST_PROCESSES ?= 2
 
 help:
@@ -31,7 +31,7 @@ run: $(RUN_READY)
 	@exec env TANPUHUI_ENV="$${TANPUHUI_ENV:-development}" $(BIN)/python -m server.serve
 
 test: $(DEV_READY)
-	$(BIN)/python -m pytest -n $(TEST_PROCESSES) $(TEST_ARGUMENTS)
+	$(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadscope $(TEST_ARGUMENTS)
 
 lint: $(DEV_READY)
 	$(BIN)/ruff check .
