@@ -31,7 +31,7 @@ run: $(RUN_READY)
 	@exec env TANPUHUI_ENV="$${TANPUHUI_ENV:-development}" $(BIN)/python -m server.serve
 
 test: $(DEV_READY)
-	$(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadscope $(TEST_ARGUMENTS)
+	$(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadscope --no-loadscope-reorder $(TEST_ARGUMENTS)
 
 lint: $(DEV_READY)
 	$(BIN)/ruff check .

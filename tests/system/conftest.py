@@ -13,6 +13,12 @@ from server.settings import Settings
 ServeDistrict = Callable[..., Any]
 
 
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the walks: they take a minute each, and coming last they would leave the other process idle."""
+    items.sort(key=lambda item: "test_walks" not in item.nodeid)
+
+
 @pytest.fixture(scope="session")
 def serve_district(
     base_settings: Settings, make_database: Callable[[], str], tmp_path_factory: pytest.TempPathFactory

@@ -36,7 +36,7 @@ pytestmark = pytest.mark.fuzz
 
 LONG = os.environ.get("TANPUHUI_FUZZ") == "long"
 # For each operation, for each of four people, for valid and for invalid input. Every file costs a process of its own.
-EXAMPLES = 30 if LONG else 1
+EXAMPLES = 30 if LONG else 2
 UPLOADS = 6 if LONG else 1
 CALLS_MIN = 20_000 if LONG else 1_000
 FEED_EXAMPLES = 3_000 if LONG else 150
