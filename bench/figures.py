@@ -26,6 +26,12 @@ def percentile_ms(latencies_s: Sequence[float], share: float) -> float:
     return ordered[min(len(ordered) - 1, int(share * len(ordered)))] * 1000
 
 
+def latency_words(latencies_s: Sequence[float]) -> str:
+    """Median, 99th percentile and number of latencies, in words."""
+    p50, p99 = (percentile_ms(latencies_s, share) for share in (0.5, 0.99))
+    return f"中位 median {p50:.1f} ms, p99 {p99:.1f} ms ({len(latencies_s):,} 次 requests)"
+
+
 def family(pid: int) -> list[psutil.Process]:
     """A process and all it started."""
     root = psutil.Process(pid)

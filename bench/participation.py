@@ -14,7 +14,7 @@ from datetime import timedelta
 
 import psycopg
 
-from bench.figures import percentile_ms
+from bench.figures import latency_words, percentile_ms
 from bench.load import Run, drive, request
 from bench.running import end_tidily_when_terminated
 from bench.stage import RESIDENTS, Stage, stage
@@ -73,15 +73,10 @@ def measure(on: Stage, seconds: float, *, residents: int = ALL_RESIDENTS, days: 
             result.lines += [
                 f"{residents:,} 人 residents, {rows[0] if rows else 0:,} 条居民日记录 resident days:",
                 f"  首次统计 first count {first_s:.1f} s, 当天再统计 today again {again_s:.1f} s",
-                f"  全区页面 page of {PLACES} places: {_words(page)}",
-                f"  公开页面(无缓存) published page, nothing cached: {_words(published)}",
+                f"  全区页面 page of {PLACES} places: {latency_words(page.latencies_s)}",
+                f"  公开页面(无缓存) published page, nothing cached: {latency_words(published.latencies_s)}",
             ]
     return result
-
-
-def _words(run: Run) -> str:
-    p50, p99 = (percentile_ms(run.latencies_s, share) for share in (0.5, 0.99))
-    return f"中位 median {p50:.1f} ms, p99 {p99:.1f} ms ({len(run.latencies_s):,} 次 requests)"
 
 
 def _add_residents(connection: psycopg.Connection, count: int) -> None:

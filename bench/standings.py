@@ -7,14 +7,13 @@ nothing of what it reads has been read before. Runs alone with `python -m bench.
 import json
 import sys
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from uuid import UUID
 
 import psycopg
 
 from bench import settlement
-from bench.figures import percentile_ms, spread
+from bench.figures import latency_words, spread
 from bench.load import Run, drive, request
 from bench.participation import readers
 from bench.running import end_tidily_when_terminated
@@ -64,8 +63,8 @@ def measure(
     return Result(
         [
             f"{participants:,} 人 participants, {teams:,} 队 teams",
-            f"  热读 warm page: {_words(warm.latencies_s)} (目标 target p99 ≤ {WARM_MS_MAX} ms)",
-            f"  冷读 cold page: {_words(cold_s)} (目标 target ≤ {COLD_MS_MAX} ms)",
+            f"  热读 warm page: {latency_words(warm.latencies_s)} (目标 target p99 ≤ {WARM_MS_MAX} ms)",
+            f"  冷读 cold page: {latency_words(cold_s)} (目标 target ≤ {COLD_MS_MAX} ms)",
             f"  重算 computing the tables: {spread(computed_s, 2)} s",
         ]
     )
@@ -92,11 +91,6 @@ def _check(run: Run, rows: int) -> None:
     answer = json.loads(run.answers[0][1])
     if len(answer["items"]) != rows or answer["computed_at"] is None:
         raise AssertionError(f"the page holds {len(answer['items'])} rows, computed {answer['computed_at']}")
-
-
-def _words(latencies_s: Sequence[float]) -> str:
-    p50, p99 = (percentile_ms(latencies_s, share) for share in (0.5, 0.99))
-    return f"中位 median {p50:.1f} ms, p99 {p99:.1f} ms ({len(latencies_s):,} 次 requests)"
 
 
 def main() -> int:

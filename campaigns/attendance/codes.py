@@ -10,12 +10,11 @@ Every text is of the characters that a QR code holds most densely (ISO/IEC 18004
 import base64
 import enum
 import re
-import secrets
 from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
 
-from server import rotating_codes
+from server import rotating_codes, typed_codes
 from server.crypto import keyed_hash
 from server.errors import DomainError
 
@@ -23,13 +22,10 @@ SCREEN_PERIOD_S = 15
 RESIDENT_PERIOD_S = 30
 TEXT_LENGTH_MAX = 80
 
-# Crockford's base 32: no I, L, O or U, so that nothing is misread from paper. 60 bits, and guesses are rate-limited.
-ALPHABET = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
-PRINTED_LENGTH = 12
+PRINTED_LENGTH = 12  # 60 bits, and guesses are rate-limited
 
 _PRINTED_PURPOSE = "check-in-printed-code"
 _SHAPE = re.compile(r"TPH:(?:([IOR]):([A-Z2-7]{26}):([A-Z2-7]{16})|P:([0-9A-Z]{12}))")
-_TYPED = str.maketrans("ILO", "110")
 
 
 class CodeUse(enum.StrEnum):
@@ -87,8 +83,8 @@ def read(text: str) -> ScreenCode | ResidentCode | PaperCode:
     wanted = text.strip().upper()
     found = _SHAPE.fullmatch(wanted)
     if found is None:
-        typed = wanted.replace("-", "").replace(" ", "").translate(_TYPED)
-        if len(typed) != PRINTED_LENGTH or not set(typed) <= set(ALPHABET):
+        typed = typed_codes.plain(wanted)
+        if not typed_codes.is_code(typed, PRINTED_LENGTH):
             raise CheckInCodeRefused
         return PaperCode(typed)
     letter, subject, code, printed = found.groups()
@@ -132,7 +128,7 @@ def resident_code_holds(
 
 def new_printed_code() -> str:
     """Twelve random characters."""
-    return "".join(secrets.choice(ALPHABET) for _ in range(PRINTED_LENGTH))
+    return typed_codes.new_code(PRINTED_LENGTH)
 
 
 def printed_hash(data_key: bytes, code: str) -> bytes:

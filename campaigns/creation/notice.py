@@ -1,7 +1,6 @@
 """The public notice (公示) and what is objected to it, without sign-in: a receipt is the objector's way back."""
 
 import hashlib
-import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
@@ -22,7 +21,7 @@ from campaigns.creation.models import (
 )
 from campaigns.creation.moving import Moving
 from campaigns.creation.steps import ENDED, ApplicationState, Party
-from server import audit
+from server import audit, typed_codes
 from server.access import Actor, Permission
 from server.clock import business_day, day_start
 from server.crypto import BadSeal, seal, unseal
@@ -40,9 +39,7 @@ OBJECTIONS_MAX = 500
 CONTACT_KEPT_FOR = timedelta(days=180)
 FORGOTTEN_AT_ONCE_MAX = 1000
 
-# Crockford's base 32: no letter that is taken for a digit. 16 of them are 80 bits.
-RECEIPT_ALPHABET = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
-RECEIPT_LENGTH = 16
+RECEIPT_LENGTH = 16  # 80 bits
 
 
 class NoticeOver(Conflict):
@@ -210,7 +207,7 @@ def make_objection(
     count = sa.select(sa.func.count()).select_from(Objection).where(Objection.application_id == application_id)
     if session.execute(count).scalar_one() >= OBJECTIONS_MAX:
         raise ObjectionsFull
-    receipt = "".join(secrets.choice(RECEIPT_ALPHABET) for _ in range(RECEIPT_LENGTH))
+    receipt = typed_codes.new_code(RECEIPT_LENGTH)
     objection_id = new_id()
     objection = Objection(
         id=objection_id,

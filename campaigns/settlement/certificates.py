@@ -1,6 +1,5 @@
 """Certificates: that a resident or a team completed a campaign, which anybody can check by a short code."""
 
-import secrets
 from dataclasses import dataclass
 from datetime import date, datetime
 from uuid import UUID
@@ -13,7 +12,7 @@ from campaigns.drives.campaigns import campaign_for
 from campaigns.drives.models import Campaign, CampaignState, Participation, TaskSubject, Team, TeamKind
 from campaigns.settlement.models import CERTIFICATE_CODE_LENGTH, Certificate
 from campaigns.tasks.progress import progress_of
-from server import audit
+from server import audit, typed_codes
 from server.access import Actor
 from server.clock import business_day
 from server.documents import documents
@@ -23,9 +22,6 @@ from server.paging import Page, decode, page_of
 from server.people.models import Resident
 from server.places.models import Division, Organisation
 
-# Crockford's base 32 without I, L, O, U; 50 bits, so that codes are not found by trying.
-ALPHABET = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
-_TYPED = str.maketrans("ILO", "110")
 ISSUE_TRIES_MAX = 5
 NAMELESS = "热心居民"
 ISSUER_LENGTH_MAX = 40  # so much has room on the paper
@@ -221,8 +217,8 @@ def draw(content: documents.Certificate, form: Format) -> bytes:
 
 def normal(code: str) -> str:
     """A code as it is kept, however it was typed. Raises NotFound for what can be none."""
-    typed = code.upper().replace("-", "").replace(" ", "").translate(_TYPED)
-    if len(typed) != CERTIFICATE_CODE_LENGTH or not set(typed) <= set(ALPHABET):
+    typed = typed_codes.plain(code)
+    if not typed_codes.is_code(typed, CERTIFICATE_CODE_LENGTH):
         raise NotFound
     return typed
 
@@ -245,7 +241,7 @@ def _issue(
         session.execute(
             insert(Certificate)
             .values(
-                code="".join(secrets.choice(ALPHABET) for _ in range(CERTIFICATE_CODE_LENGTH)),
+                code=typed_codes.new_code(CERTIFICATE_CODE_LENGTH),
                 campaign_id=campaign_id,
                 resident_id=resident_id,
                 team_id=team_id,

@@ -20,6 +20,7 @@ from server.api import Blueprint
 from server.cache import cache
 from server.clock import business_day, now
 from server.database import run_transaction, transaction
+from server.entries import DIVISION, in_our_time
 from server.exports import exports
 from server.exports.models import Export, ExportFormat
 from server.exports.registry import desk
@@ -37,16 +38,11 @@ blueprint = Blueprint(
 SUMMARY_CACHE_S = 60
 
 
-def _in_our_time(day: date) -> None:
-    if not 2020 <= day.year <= 2100:
-        raise ma.ValidationError("Must be a day from 2020 to 2100.")
-
-
 class PeriodQuery(ma.Schema):
     """Business days, both included; at most 366, by default the last 30."""
 
-    first_on = ma.fields.Date(data_key="from", load_default=None, validate=_in_our_time)
-    last_on = ma.fields.Date(data_key="to", load_default=None, validate=_in_our_time)
+    first_on = ma.fields.Date(data_key="from", load_default=None, validate=in_our_time)
+    last_on = ma.fields.Date(data_key="to", load_default=None, validate=in_our_time)
 
 
 class PlaceView(ma.Schema):
@@ -216,14 +212,11 @@ def read_participation(query: dict[str, Any]) -> dict[str, Any]:
 # Kept counts by calendar period
 
 
-_DIVISION = ma.validate.Regexp(r"^([0-9]{6}|[0-9]{9}|[0-9]{12})\Z")
-
-
 class GrainQuery(ma.Schema):
     """The calendar period that holds a business day, by default the present one."""
 
     grain = ma.fields.Enum(Grain, by_value=True, load_default=Grain.MONTH)
-    on = ma.fields.Date(load_default=None, validate=_in_our_time)
+    on = ma.fields.Date(load_default=None, validate=in_our_time)
 
 
 class PlacesQuery(GrainQuery, PageQuery):
@@ -232,7 +225,7 @@ class PlacesQuery(GrainQuery, PageQuery):
     kind = ma.fields.Enum(CampaignKind, by_value=True, load_default=None)
     within = ma.fields.String(
         load_default=None,
-        validate=[ma.validate.Length(6, 12), _DIVISION],
+        validate=DIVISION,
         metadata={"description": "Only inside this division"},
     )
     level = ma.fields.Enum(DivisionLevel, by_value=True, load_default=None)
@@ -242,7 +235,7 @@ class PlacesQuery(GrainQuery, PageQuery):
 class KindsQuery(GrainQuery):
     """Which place, by default the whole scope."""
 
-    place = ma.fields.String(load_default=None, validate=[ma.validate.Length(6, 12), _DIVISION])
+    place = ma.fields.String(load_default=None, validate=DIVISION)
 
 
 class OrganisationsQuery(GrainQuery, PageQuery):
@@ -255,7 +248,7 @@ class CampaignsQuery(PageQuery):
     """Campaigns that ran in the period that holds a day, or all; of one kind, or all."""
 
     grain = ma.fields.Enum(Grain, by_value=True, load_default=None)
-    on = ma.fields.Date(load_default=None, validate=_in_our_time)
+    on = ma.fields.Date(load_default=None, validate=in_our_time)
     kind = ma.fields.Enum(CampaignKind, by_value=True, load_default=None)
 
 
@@ -264,9 +257,9 @@ class ReportExportEntry(ma.Schema):
 
     format = ma.fields.Enum(ExportFormat, by_value=True, required=True)
     grain = ma.fields.Enum(Grain, by_value=True, required=True)
-    on = ma.fields.Date(load_default=None, allow_none=True, validate=_in_our_time)
+    on = ma.fields.Date(load_default=None, allow_none=True, validate=in_our_time)
     kind = ma.fields.Enum(CampaignKind, by_value=True, load_default=None, allow_none=True)
-    within = ma.fields.String(load_default=None, allow_none=True, validate=[ma.validate.Length(6, 12), _DIVISION])
+    within = ma.fields.String(load_default=None, allow_none=True, validate=DIVISION)
 
 
 class RateView(ma.Schema):

@@ -1,10 +1,6 @@
 """`flask rules …` and `flask counts …`."""
 
-import sys
-import time
-
 import click
-import sqlalchemy as sa
 from flask import current_app
 from flask.cli import AppGroup
 
@@ -12,8 +8,8 @@ from points.earning import counts as kept
 from points.earning import rules as rule_files
 from points.earning.rules import RuleDataError
 from points.ledger import verification
-from points.ledger.commands import ledger
-from server.database import run_transaction, transaction
+from points.ledger.commands import ledger, prove
+from server.database import run_transaction
 
 rules = AppGroup("rules", help="The district's earning rules.")
 counts = AppGroup("counts", help="The counts kept by resident and community.")
@@ -45,16 +41,4 @@ def verify_ledger() -> None:
 
     Stands here because the counts are this sub-room's, and the ledger below knows nothing of activities.
     """
-    began, wrong = time.perf_counter(), 0
-    with transaction() as session:
-        # One snapshot for all checks, so that awards written meanwhile cannot look like differences.
-        session.execute(sa.text("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ"))
-        session.execute(sa.text("SET LOCAL statement_timeout = 0"))
-        for finding in verification.run(session, verification.LEDGER_CHECKS + kept.COUNT_CHECKS):
-            mark = "ok   " if finding.first_wrong is None else "WRONG"
-            click.echo(f"{mark}  {finding.name}  ({finding.looked_at:,} rows)")
-            if finding.first_wrong is not None:
-                wrong += 1
-                click.echo("       first: " + ", ".join(f"{key}={value}" for key, value in finding.first_wrong.items()))
-    click.echo(f"{'proved' if not wrong else f'{wrong} checks FAILED'} in {time.perf_counter() - began:.2f} s")
-    sys.exit(1 if wrong else 0)
+    prove(lambda session: verification.run(session, verification.LEDGER_CHECKS + kept.COUNT_CHECKS))

@@ -1,11 +1,7 @@
 """Short codes that let people join something: read out in a class, typed on a phone, kept as a keyed hash only."""
 
-import secrets
-
+from server import typed_codes
 from server.crypto import keyed_hash
-
-# Crockford's base 32 (https://www.crockford.com/base32.html): no letter that is easily taken for a digit.
-ALPHABET = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
 
 # 40 bits. Fifty guesses a day and person, against a thousand codes in force, find one in sixty thousand years.
 LENGTH = 8
@@ -16,14 +12,12 @@ TYPED_LENGTH_MAX = 20
 # Of one person; a mistyped code is tried again at once, and a guesser gives up.
 GUESSES = "10 per minute;50 per day"
 
-_READ_AS = str.maketrans({"O": "0", "I": "1", "L": "1", "-": None, " ": None})
-
 
 def new_code() -> str:
     """A random code."""
-    return "".join(secrets.choice(ALPHABET) for _ in range(LENGTH))
+    return typed_codes.new_code(LENGTH)
 
 
 def hashed(data_key: bytes, purpose: str, typed: str) -> bytes:
     """The keyed hash of a code as somebody typed it: in capitals or not, O for 0, with blanks or hyphens."""
-    return keyed_hash(data_key, purpose, typed.strip().upper().translate(_READ_AS))
+    return keyed_hash(data_key, purpose, typed_codes.plain(typed.strip()))

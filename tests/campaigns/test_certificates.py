@@ -26,12 +26,12 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from campaigns.drives.models import Campaign, CampaignState, TaskKind, TaskSubject
-from campaigns.settlement import certificates
 from campaigns.settlement.models import Certificate
 from server.access import Role
 from server.audit import AuditEntry
 from server.clock import now
 from server.database import new_id
+from server.typed_codes import ALPHABET
 
 SignIn = Callable[..., Headers]
 
@@ -87,7 +87,7 @@ def test_who_completed_every_task_gets_one_certificate_that_anybody_can_verify(
     assert answer.status_code == 201, answer.text
     code = answer.json["code"]
     assert len(code) == 10
-    assert set(code) <= set(certificates.ALPHABET)
+    assert set(code) <= set(ALPHABET)
     assert issue(client, resident, campaign).json["code"] == code, "asked again, the same one"
     for typed in (code, code.lower(), f"{code[:5]}-{code[5:]}"):
         seen = client.get(f"/api/v1/certificates/{typed}")

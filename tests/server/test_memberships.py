@@ -18,10 +18,11 @@ from server.clock import now
 from server.database import db, new_id
 from server.limits import limiter
 from server.people import sessions
-from server.people.join_codes import ALPHABET, GUESSES, LENGTH, new_code
+from server.people.join_codes import GUESSES, LENGTH, new_code
 from server.people.models import OrganisationJoinCode, OrganisationMembership, Resident
 from server.places.models import Organisation, OrganisationKind
 from server.settings import Settings
+from server.typed_codes import ALPHABET
 from wsgi import create_app
 
 COMMUNITY, NEXT_DOOR = "120104001001", "120104001003"
