@@ -54,6 +54,13 @@ class Permission(enum.StrEnum):
     STAFF_MANAGE = "staff:manage"
     PARTNER_MANAGE = "partner:manage"
     REPORT_READ = "report:read"
+    DIARY_OWN = "diary:own"
+    DIARY_RECORD = "diary:record"
+    SURVEY_MANAGE = "survey:manage"
+    SHARE_READ = "share:read"
+    SHARE_RELEASE = "share:release"
+    STATISTICS_RELEASE = "statistics:release"
+    ANNUAL_REPORT = "annual-report:manage"
     LEDGER_CORRECT = "ledger:correct"
 
 
@@ -79,16 +86,18 @@ PERMISSIONS: dict[Role, frozenset[Permission]] = {
             Permission.REWARD_REDEEM,
             Permission.CAMPAIGN_JOIN,
             Permission.CAMPAIGN_READ,
+            Permission.DIARY_OWN,
             # For their own household (绿色家庭), and nobody else's.
             Permission.CREATION_APPLY,
             Permission.CREATION_READ,
         }
     ),
-    Role.COMMUNITY_STAFF: _APPLICANTS,
+    Role.COMMUNITY_STAFF: _APPLICANTS | {Permission.DIARY_RECORD},
     Role.SCHOOL_STAFF: _APPLICANTS,
     Role.ORGANISATION_STAFF: _APPLICANTS,
     Role.ASSESSOR: _EVERYBODY | {Permission.CREATION_READ, Permission.CREATION_ASSESS},
-    Role.STREET: _RUNNERS | {Permission.ORGANISATION_RUN, Permission.CREATION_REVIEW},
+    Role.STREET: _RUNNERS
+    | {Permission.ORGANISATION_RUN, Permission.CREATION_REVIEW, Permission.DIARY_RECORD, Permission.SHARE_READ},
     Role.DISTRICT: _RUNNERS
     | {
         Permission.CAMPAIGN_BUDGET,
@@ -98,6 +107,12 @@ PERMISSIONS: dict[Role, frozenset[Permission]] = {
         Permission.STAFF_MANAGE,
         Permission.PARTNER_MANAGE,
         Permission.LEDGER_CORRECT,
+        Permission.DIARY_RECORD,
+        Permission.SURVEY_MANAGE,
+        Permission.SHARE_READ,
+        Permission.SHARE_RELEASE,
+        Permission.STATISTICS_RELEASE,
+        Permission.ANNUAL_REPORT,
     },
     # An operator keeps the service running and sees no resident's affairs.
     Role.OPERATOR: _EVERYBODY | {Permission.STAFF_MANAGE, Permission.PARTNER_MANAGE},

@@ -21,7 +21,7 @@ from sqlalchemy.orm import Session
 from campaigns.statistics import shrinkage
 from campaigns.statistics.marks import LAST_DAY, ChangedDay, changed_days, keep_marks
 from campaigns.statistics.models import ALL_KINDS, MARKED_GRAINS
-from campaigns.statistics.periods import CalendarPeriod, Grain, period_with, periods_with
+from points.statistics.periods import CalendarPeriod, Grain, period_with, periods_with
 from server.clock import business_day, day_start
 
 QUIET_RECOUNT = timedelta(hours=1)

@@ -10,8 +10,8 @@ from sqlalchemy.orm import Session
 
 from campaigns.drives.models import CampaignKind
 from campaigns.statistics.participation import PlaceFigures, PlaceQuery, places
-from campaigns.statistics.periods import Grain
 from campaigns.statistics.report import DistrictFigures, district_figures
+from points.statistics.periods import Grain
 from server.access import Actor, Permission
 from server.errors import Forbidden
 from server.exports.registry import Arguments, Cell, Producer

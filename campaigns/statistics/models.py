@@ -11,7 +11,7 @@ from uuid import UUID
 import sqlalchemy as sa
 from sqlalchemy.orm import Mapped, mapped_column
 
-from campaigns.statistics.periods import Grain
+from points.statistics.periods import Grain
 from server.database import Base, choice
 
 # Grains over which distinct people are followed by markers; days and weeks are short enough to count from the days.

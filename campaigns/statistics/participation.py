@@ -16,7 +16,6 @@ from sqlalchemy.orm import Session
 
 from campaigns.drives.models import Campaign, CampaignKind, CampaignState
 from campaigns.statistics.models import ALL_KINDS, MARKED_GRAINS
-from campaigns.statistics.periods import CalendarPeriod, Grain, period_with
 from campaigns.statistics.report import (
     RESIDENTS_MIN,
     CommunityCounts,
@@ -25,6 +24,7 @@ from campaigns.statistics.report import (
     StreetCounts,
     published,
 )
+from points.statistics.periods import CalendarPeriod, Grain, period_with
 from server.access import Actor
 from server.errors import DomainError, NotFound
 from server.paging import BadCursor, Page, decode, encode, page_of

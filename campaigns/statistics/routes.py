@@ -12,8 +12,8 @@ from sqlalchemy.orm import Session
 from campaigns.drives.models import CampaignKind
 from campaigns.statistics import creation_progress, exported, participation, report
 from campaigns.statistics.participation import PlaceQuery, Table
-from campaigns.statistics.periods import Grain
 from campaigns.statistics.report import Period, ScopeReport, Summary
+from points.statistics.periods import Grain
 from server import audit
 from server.access import Permission, actor, public, require
 from server.api import Blueprint

@@ -14,8 +14,8 @@ from campaigns.statistics.campaign_counts import campaigns_to_count, count_campa
 from campaigns.statistics.counting import Counted
 from campaigns.statistics.marks import FIRST_DAY
 from campaigns.statistics.models import PlacePeriod
-from campaigns.statistics.periods import Grain, period_with
 from points.earning.models import Behaviour, CommunityDay, ResidentDay
+from points.statistics.periods import Grain, period_with
 from server.clock import now
 from server.database import new_id
 from server.people.models import Resident

@@ -36,8 +36,8 @@ from campaigns.drives.models import Campaign, CampaignState, Participation, Task
 from campaigns.statistics import counting, jobs
 from campaigns.statistics.counting import Counted, CountIsRunning
 from campaigns.statistics.models import CampaignCount, OrganisationPeriod, PeriodPrior, PlacePeriod, ResidentPeriod
-from campaigns.statistics.periods import CalendarPeriod, Grain, period_with, periods_with
 from points.earning.models import Behaviour
+from points.statistics.periods import CalendarPeriod, Grain, period_with, periods_with
 from server.access import Role
 from server.clock import SHANGHAI, business_day, now
 from server.database import db, new_id, transaction

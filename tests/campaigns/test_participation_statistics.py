@@ -20,8 +20,8 @@ from statistics_builders import DISTRICT, FAR, HERE, METHOD, OTHER_STREET, STREE
 from campaigns.drives.models import Participation
 from campaigns.statistics import exported, routes
 from campaigns.statistics.participation import PlaceQuery
-from campaigns.statistics.periods import Grain
 from points.earning.models import Behaviour
+from points.statistics.periods import Grain
 from server.access import Actor, Role
 from server.audit import AuditEntry
 from server.clock import now
