@@ -152,7 +152,7 @@ def take_file(session: Session, actor: Actor, export_id: UUID, *, now: datetime)
 
 
 def cancel(session: Session, actor: Actor, export_id: UUID, *, now: datetime) -> Export:
-    """Stop an export that waits or runs. Its job notices within some thousand rows. Raises NotFound, ExportFinished."""
+    """Stop an export that waits or runs. Its job notices within some seconds. Raises NotFound, ExportFinished."""
     cancelled = session.scalar(
         sa.update(Export)
         .where(Export.id == export_id, Export.requested_by == actor.id, Export.state.in_(UNFINISHED))

@@ -2,8 +2,9 @@
 
 import tempfile
 from collections.abc import Generator, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
+from typing import cast
 from uuid import UUID
 
 import procrastinate
@@ -32,7 +33,7 @@ class _Stopped(Exception):
 
 @tasks.task(name="run", pass_context=False)
 def run(export_id: str) -> None:
-    """Make one export. Run again after its worker died, it begins anew; cancelled, it stops within 2,000 rows."""
+    """Make one export. Run again after its worker died, it begins anew; cancelled, it stops within 10,000 rows."""
     export = run_transaction(lambda session: exports.begin(session, UUID(export_id), now=now()))
     if export is None:
         # Finished already; or every attempt died, which is then told.
@@ -93,33 +94,32 @@ def _make(export: Export) -> None:
 
 def _written(export: Export, path: Path) -> tuple[Sequence[str], Written]:
     """The headings, and what was written to `path`, with the rights and the data of this moment."""
+    with closing(_content(export)) as content:
+        columns = cast("Sequence[str]", next(content))
+        written = writing.write(
+            columns,
+            content,
+            path,
+            format=export.format,
+            made_at=export.started_at or now(),
+            progress=lambda rows: _go_on(export, rows),
+        )
+    return columns, written
+
+
+def _content(export: Export) -> Generator[Sequence[Cell]]:
+    """The headings, then the rows. The snapshot ends with the last row, or when the export is given up half-way.
+
+    Packing millions of rows into a spreadsheet afterwards takes longer than the database lets a transaction idle.
+    """
     producer = desk().producers.get(export.kind)
     if producer is None:  # of another release
         raise NotFound
     with snapshot() as session:
         actor = exports.actor_of(session, export)
         producer.authorise(session, actor, export.arguments)
-        columns = producer.columns(session, actor, export.arguments)
-        with _closed_after(producer.rows(session, actor, export.arguments)) as rows:
-            written = writing.write(
-                columns,
-                rows,
-                path,
-                format=export.format,
-                made_at=export.started_at or now(),
-                progress=lambda rows: _go_on(export, rows),
-            )
-    return columns, written
-
-
-@contextmanager
-def _closed_after(rows: Iterator[Sequence[Cell]]) -> Iterator[Iterator[Sequence[Cell]]]:
-    """Close a generator that is given up half-way, and with it the database's cursor that it reads from."""
-    try:
-        yield rows
-    finally:
-        if isinstance(rows, Generator):
-            rows.close()
+        yield producer.columns(session, actor, export.arguments)
+        yield from producer.rows(session, actor, export.arguments)
 
 
 @contextmanager

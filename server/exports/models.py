@@ -12,8 +12,8 @@ from server.database import Base, choice
 
 UNFINISHED_PER_PERSON_MAX = 3
 ATTEMPTS_MAX = 3
-# XLSX ends at 1,048,576 rows, the heading among them.
-ROWS_MAX = 1_000_000
+# A week of the whole district's activities. A spreadsheet's sheet ends far below; such a file has several.
+ROWS_MAX = 20_000_000
 
 
 class ExportFormat(enum.StrEnum):

@@ -1,5 +1,7 @@
 """Rows into a CSV or XLSX file, one at a time: the memory does not grow with the number of rows.
 
+A sheet of a spreadsheet ends at 1,048,576 rows; what does not fit goes on in the next sheet, under the same heading.
+
 A text that a spreadsheet would take for a formula gets an apostrophe in front (OWASP, "CSV Injection"), in both forms,
 because an XLSX is saved as CSV by the next person. Numbers and days are cells of their own kind and need none.
 """
@@ -13,9 +15,10 @@ from dataclasses import dataclass
 from datetime import date, datetime
 from decimal import Decimal
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import xlsxwriter  # type: ignore[import-untyped]  # ships no types
+from xlsxwriter.exceptions import FileSizeError  # type: ignore[import-untyped]
 
 from server.clock import SHANGHAI_FIXED
 from server.errors import DomainError
@@ -28,17 +31,24 @@ FORMULA_STARTS = frozenset("=+-@\t\r\n＝＋－＠")
 CELL_LENGTH_MAX = 32_767
 # Above this a spreadsheet's number is no longer exact; such a number is an id and goes as text.
 EXACT_INTEGER_MAX = 10**15
-PROGRESS_ROWS = 2_000
+# Excel's limit of 1,048,576 less the heading.
+SHEET_ROWS_MAX = 1_048_575
+# Each telling is a version of the export's row, which our own snapshot keeps from being cleaned away: not too often.
+PROGRESS_ROWS = 10_000
+# About a second of packing.
+PROGRESS_BYTES = 4 * 1024 * 1024
+# What a ZIP holds without its extension for large files, which Excel would offer to repair.
+FILE_BYTES_MAX = 2**31 - 1
 
 
 class ExportTooLarge(DomainError):
-    """More rows than a spreadsheet holds."""
+    """More rows than anybody reads, or more bytes than a spreadsheet's container holds."""
 
     code, status, title_zh, title_en = (
         "export-too-large",
         422,
-        "导出超过100万行",
-        "An export has at most 1,000,000 rows",
+        "导出超过2000万行或2GB",
+        "An export has at most 20,000,000 rows and 2 GiB",
     )
 
 
@@ -62,22 +72,27 @@ def write(
 ) -> Written:
     """Write a heading and rows to `path`; equal rows make equal bytes. `made_at` is the instant that the rows show.
 
-    `progress` is told the number of rows now and then, and stops the writing by raising. Raises ExportTooLarge, and
-    ValueError for a row whose cells are not as many as the columns.
+    `progress` is told the number of rows now and then, also while a spreadsheet is packed after its last row, and stops
+    the writing by raising. Raises ExportTooLarge, and ValueError for a row whose cells are not as many as the columns.
     """
-    opened = _csv(path) if format is ExportFormat.CSV else _xlsx(path, made_at)
     written = 0
+
+    def go_on() -> None:
+        if path.stat().st_size > FILE_BYTES_MAX:
+            raise ExportTooLarge
+        progress(written)
+
+    opened = _csv(path, columns) if format is ExportFormat.CSV else _xlsx(path, columns, made_at, go_on)
     with opened as put:
-        put(0, columns)
         for row in rows:
             if written == ROWS_MAX:
                 raise ExportTooLarge
             if len(row) != len(columns):
                 raise ValueError(f"a row of {len(row)} cells under {len(columns)} columns")
+            put(row)
             written += 1
-            put(written, row)
             if written % PROGRESS_ROWS == 0:
-                progress(written)
+                go_on()
     with path.open("rb") as content:
         digest = hashlib.file_digest(content, "sha256").digest()
     return Written(written, path.stat().st_size, digest)
@@ -97,14 +112,15 @@ def defused(text: str) -> str:
 
 
 @contextmanager
-def _csv(path: Path) -> Iterator[Callable[[int, Sequence[Cell]], None]]:
+def _csv(path: Path, columns: Sequence[str]) -> Iterator[Callable[[Sequence[Cell]], None]]:
     """RFC 4180, in UTF-8 with the mark by which Excel knows it."""
     with path.open("w", encoding="utf-8-sig", newline="") as target:
         writer = csv.writer(target)
 
-        def put(_row: int, cells: Sequence[Cell]) -> None:
+        def put(cells: Sequence[Cell]) -> None:
             writer.writerow([_plain(cell) for cell in cells])
 
+        put(columns)
         yield put
 
 
@@ -124,43 +140,105 @@ def _plain(cell: Cell) -> str | int | float | Decimal:
 
 
 @contextmanager
-def _xlsx(path: Path, made_at: datetime) -> Iterator[Callable[[int, Sequence[Cell]], None]]:
-    """Office Open XML; each row goes to the disk when the next begins."""
-    book = xlsxwriter.Workbook(
-        str(path),
-        {
-            "constant_memory": True,
-            "tmpdir": str(path.parent),
-            # Text stays text: nothing is guessed to be a formula, an address or a number.
-            "strings_to_formulas": False,
-            "strings_to_urls": False,
-            "strings_to_numbers": False,
-        },
-    )
-    book.set_properties({"created": made_at.astimezone(SHANGHAI_FIXED).replace(tzinfo=None)})
-    sheet = book.add_worksheet()
-    sheet.freeze_panes(1, 0)
-    instant = book.add_format({"num_format": "yyyy-mm-dd hh:mm:ss"})
-    day = book.add_format({"num_format": "yyyy-mm-dd"})
+def _xlsx(
+    path: Path, columns: Sequence[str], made_at: datetime, go_on: Callable[[], None]
+) -> Iterator[Callable[[Sequence[Cell]], None]]:
+    """Office Open XML; each row goes to the disk when the next begins, and all of them into the file at the end."""
+    with path.open("wb") as target:
+        book = xlsxwriter.Workbook(
+            _Watched(target, go_on),
+            {
+                "constant_memory": True,
+                "tmpdir": str(path.parent),
+                # Text stays text: nothing is guessed to be a formula, an address or a number.
+                "strings_to_formulas": False,
+                "strings_to_urls": False,
+                "strings_to_numbers": False,
+            },
+        )
+        book.set_properties({"created": made_at.astimezone(SHANGHAI_FIXED).replace(tzinfo=None)})
+        sheets = _Sheets(book, columns)
+        try:
+            yield sheets.put
+            book.close()
+        except BaseException as raised:
+            # Given up: nothing is packed any more. The rows lie in the folder of `path`.
+            for sheet in book.worksheets():
+                sheet.row_data_fh.close()
+            book.fileclosed = True
+            if isinstance(raised, FileSizeError):
+                raise ExportTooLarge from raised
+            raise
 
-    def put(row: int, cells: Sequence[Cell]) -> None:
+
+class _Watched:
+    """A file that tells after every PROGRESS_BYTES that it is still being written: packing millions of rows takes long.
+
+    What `go_on` raises stops the packing; the last words of the half-made archive then go nowhere.
+    """
+
+    def __init__(self, target: IO[bytes], go_on: Callable[[], None]) -> None:
+        self._target, self._go_on = target, go_on
+        self._untold_bytes, self._position = 0, 0
+
+    def write(self, content: bytes) -> int:
+        """Write, and tell now and then."""
+        self._position += len(content)
+        if self._target.closed:
+            return len(content)
+        self._untold_bytes += len(content)
+        if self._untold_bytes >= PROGRESS_BYTES:
+            self._untold_bytes = 0
+            self._go_on()
+        return self._target.write(content)
+
+    def tell(self) -> int:
+        """Where the next write goes."""
+        return self._position
+
+    def seek(self, offset: int) -> int:
+        """Go to another place of the file, counted from its beginning."""
+        self._position = offset
+        return offset if self._target.closed else self._target.seek(offset)
+
+    def flush(self) -> None:
+        """Hand what is buffered to the system."""
+        if not self._target.closed:
+            self._target.flush()
+
+
+class _Sheets:
+    """The sheets of a book, each with the heading and as many rows as it holds."""
+
+    def __init__(self, book: Any, columns: Sequence[str]) -> None:
+        self._book, self._columns = book, columns
+        self._instant = book.add_format({"num_format": "yyyy-mm-dd hh:mm:ss"})
+        self._day = book.add_format({"num_format": "yyyy-mm-dd"})
+        self._begin()
+
+    def _begin(self) -> None:
+        self._sheet, self._row = self._book.add_worksheet(), 0
+        self._sheet.freeze_panes(1, 0)
+        self._write(self._columns)
+
+    def put(self, cells: Sequence[Cell]) -> None:
+        """Add a row, on a new sheet when this one is full."""
+        if self._row > SHEET_ROWS_MAX:
+            self._begin()
+        self._write(cells)
+
+    def _write(self, cells: Sequence[Cell]) -> None:
+        sheet, row = self._sheet, self._row
         for column, cell in enumerate(cells):
             if isinstance(cell, datetime):
                 local = cell.astimezone(SHANGHAI_FIXED).replace(tzinfo=None, microsecond=0)
-                sheet.write_datetime(row, column, local, instant)
+                sheet.write_datetime(row, column, local, self._instant)
             elif isinstance(cell, date):
-                sheet.write_datetime(row, column, datetime(cell.year, cell.month, cell.day), day)  # noqa: DTZ001
+                midnight = datetime(cell.year, cell.month, cell.day)  # noqa: DTZ001 -- a day of a spreadsheet
+                sheet.write_datetime(row, column, midnight, self._day)
             else:
                 _put_plain(sheet, row, column, cell)
-
-    try:
-        yield put
-    except BaseException:
-        # Given up: packing what there is would take as long as the whole file. Its rows lie in the folder of `path`.
-        sheet.row_data_fh.close()
-        book.fileclosed = True
-        raise
-    book.close()
+        self._row += 1
 
 
 def _put_plain(sheet: Any, row: int, column: int, cell: Cell) -> None:

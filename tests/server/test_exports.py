@@ -166,6 +166,60 @@ def test_more_rows_than_a_spreadsheet_holds_are_refused(tmp_path: Path, monkeypa
         writing.write(["a"], [["x"]] * 4, tmp_path / "x", format=ExportFormat.CSV, made_at=INSTANT)
 
 
+@pytest.mark.parametrize("form", list(ExportFormat))
+def test_more_bytes_than_the_container_of_a_spreadsheet_holds_are_refused(
+    form: ExportFormat, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(writing, "PROGRESS_ROWS", 100)
+    monkeypatch.setattr(writing, "PROGRESS_BYTES", 1_000)
+    rows = [[str(new_id())]] * 2_000
+    writing.write(["a"], rows, tmp_path / "x", format=form, made_at=INSTANT)
+    monkeypatch.setattr(writing, "FILE_BYTES_MAX", 3_000)
+    with pytest.raises(writing.ExportTooLarge):
+        writing.write(["a"], rows, tmp_path / "y", format=form, made_at=INSTANT)
+
+
+@pytest.mark.parametrize(("rows", "sheets"), [(0, [0]), (3, [3]), (4, [3, 1]), (7, [3, 3, 1])])
+def test_rows_beyond_a_sheets_end_go_on_in_the_next_sheet_under_the_same_heading(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rows: int, sheets: list[int]
+) -> None:
+    monkeypatch.setattr(writing, "SHEET_ROWS_MAX", 3)
+    source: list[list[Cell]] = [[f"=居民{number}", number, INSTANT] for number in range(rows)]
+
+    told = writing.write(["昵称", "数", "时刻"], source, tmp_path / "x", format=ExportFormat.XLSX, made_at=INSTANT)
+
+    book = openpyxl.load_workbook(io.BytesIO((tmp_path / "x").read_bytes()))
+    assert told.rows == rows
+    assert [sheet.max_row - 1 for sheet in book] == sheets
+    assert all(next(sheet.values) == ("昵称", "数", "时刻") for sheet in book)
+    assert all(cell.data_type != "f" for sheet in book for row in sheet.iter_rows() for cell in row), "a formula"
+    numbers = [row[1] for sheet in book for row in sheet.iter_rows(min_row=2, values_only=True)]
+    assert numbers == list(range(rows))
+
+
+def test_packing_a_spreadsheet_tells_that_it_goes_on_and_stops_when_it_is_told_to(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(writing, "PROGRESS_BYTES", 1_000)
+    told: list[int] = []
+
+    def progress(rows: int) -> None:
+        told.append(rows)
+        if len(told) == 3:
+            raise Conflict
+
+    with pytest.raises(Conflict):
+        writing.write(
+            ["a"],
+            [[str(new_id())] for _ in range(3_000)],
+            tmp_path / "x",
+            format=ExportFormat.XLSX,
+            made_at=INSTANT,
+            progress=progress,
+        )
+    assert told == [3_000] * 3, "it went on packing, or never told"
+
+
 # ── Asking, in the test's transaction ──
 
 
@@ -297,7 +351,7 @@ def test_an_export_whose_worker_dies_over_it_is_given_up_in_the_end(
         {"sha256": b"short"},
         {"store_name": "exports/x"},
         {"format": "exe"},
-        {"rows_written": 1_000_001},
+        {"rows_written": 20_000_001},
         {"expires_at": Export.requested_at},
         {"arguments": {"long": "x" * 5000}},
     ],
@@ -584,6 +638,29 @@ def test_a_cancelled_export_stops_while_it_is_written(
     assert exporting.files() == []
     again = exporting.client.delete(f"/api/v1/exports/{asked.id}", headers=exporting.headers)
     assert (again.status_code, again.json["code"]) == (409, "export-finished")
+
+
+def test_the_database_is_let_go_before_the_packing(exporting: Office, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Packing five million rows takes minutes, and a transaction that idles for one minute is ended."""
+    monkeypatch.setattr(writing, "PROGRESS_BYTES", 1)
+    asked = exporting.ask(format=ExportFormat.XLSX)
+    seen: list[tuple[int, int]] = []
+    progress = exports.progress
+
+    def look(session: Session, export_id: UUID, *, attempt: int, rows: int) -> bool:
+        # What the snapshot reads stays locked for reading until its transaction ends.
+        held = sa.text(
+            "SELECT count(*) FROM pg_locks WHERE relation = 'resident'::regclass AND mode = 'AccessShareLock'"
+            " AND pid <> pg_backend_pid()"
+        )
+        seen.append((rows, session.scalar(held) or 0))
+        return progress(session, export_id, attempt=attempt, rows=rows)
+
+    monkeypatch.setattr(exports, "progress", look)
+    exporting.run(asked)
+    assert exporting.get(asked).json["state"] == "done"
+    assert seen
+    assert set(seen) == {(16, 0)}
 
 
 def test_an_export_is_cancelled_over_http_before_it_runs(exporting: Office) -> None:
