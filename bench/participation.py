@@ -8,7 +8,7 @@ import json
 import secrets
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 
@@ -19,7 +19,7 @@ from bench.load import Run, drive, request
 from bench.running import end_tidily_when_terminated
 from bench.stage import RESIDENTS, Stage, stage
 from campaigns.statistics.jobs import count_everything_due
-from campaigns.statistics.marks import FIRST_DAY
+from points.statistics.marks import FIRST_DAY
 from server.access import Role
 from server.clock import business_day, now
 from server.database import new_id, transaction
@@ -32,7 +32,6 @@ ACTIVE = 3
 # Readers enough to keep each below the everyday limit of 600 requests a minute.
 READERS = 40
 PAGE = "/api/v1/report/places?grain=year&limit=200"
-PUBLIC_PAGE = "/api/v1/report/public/participation?grain=year"
 DISTRICT = "120104"
 PLACES = 171 + 12 + 1
 
@@ -68,13 +67,11 @@ def measure(on: Stage, seconds: float, *, residents: int = ALL_RESIDENTS, days: 
             connection.execute("UPDATE community_day SET points = points WHERE day = %s", (business_day(now()),))
             again_s = _count(on)
             page = _read(on, tokens, seconds)
-            published = _read_published(on, seconds)
             result.medians_ms.append(percentile_ms(page.latencies_s, 0.5))
             result.lines += [
                 f"{residents:,} 人 residents, {rows[0] if rows else 0:,} 条居民日记录 resident days:",
                 f"  首次统计 first count {first_s:.1f} s, 当天再统计 today again {again_s:.1f} s",
                 f"  全区页面 page of {PLACES} places: {latency_words(page.latencies_s)}",
-                f"  公开页面(无缓存) published page, nothing cached: {latency_words(published.latencies_s)}",
             ]
     return result
 
@@ -151,17 +148,6 @@ def _read(on: Stage, tokens: Sequence[str], seconds: float) -> Run:
     if len(items) != PLACES or not items[0]["figures"]["participants"]:
         raise AssertionError(f"the page holds {len(items)} places")
     return run
-
-
-def _read_published(on: Stage, seconds: float) -> Run:
-    """The page for everybody, named by another day of the year each time, so that no answer is in the cache."""
-    year = business_day(now()).replace(month=1, day=1)
-
-    def requests() -> Iterator[bytes]:
-        for number in range(360):
-            yield request("GET", f"{PUBLIC_PAGE}&on={year + timedelta(days=number)}", {})
-
-    return drive(on.server, [requests()], seconds=seconds)
 
 
 def main() -> int:

@@ -11,7 +11,9 @@ import click
 import procrastinate
 from flask import Flask, current_app
 from flask.cli import AppGroup, with_appcontext
+from flask_migrate import upgrade
 
+from server import boot
 from server.clock import REHEARSAL_DAYS_MAX, ahead, now
 from server.pages import ROOT, openapi_text
 
@@ -46,15 +48,19 @@ def worker() -> None:
 
 
 # In this order: rules and programmes name places and methods.
-DISTRICT_DATA = ("places", "carbon", "rules", "creation")
+DISTRICT_DATA = ("places", "carbon", "rules", "creation", "share")
 
 
 @click.command("prepare")
+@click.option("--schema", is_flag=True, help="First bring the schema to the newest, as `db upgrade` does.")
+@click.option("--sample", is_flag=True, help="Then load the sample people and partners, for development.")
 @click.pass_context
 @with_appcontext
-def prepare(context: click.Context) -> None:
+def prepare(context: click.Context, *, schema: bool, sample: bool) -> None:
     """Load all of the district's data folder: places, methods, rules, programmes. A second time changes nothing."""
-    for name in DISTRICT_DATA:
+    if schema:
+        upgrade(directory=str(boot.MIGRATIONS))
+    for name in (*DISTRICT_DATA, *(["sample"] if sample else [])):
         group = _application().cli.commands[name]
         if not isinstance(group, click.Group):
             raise TypeError(f"{name} is no group of commands")

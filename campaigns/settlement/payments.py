@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import date, datetime
+from datetime import datetime
 from typing import Any
 from uuid import UUID
 
@@ -25,9 +25,6 @@ from server.database import new_id
 from server.errors import Conflict
 from server.paging import Page, decode, page_of
 from server.people.models import Resident
-
-# Without any rule in force; the same as in the first edition of the rules.
-EXPIRY_YEARS_DEFAULT = 1
 
 
 class PaidAtSettlement(Conflict):
@@ -152,12 +149,6 @@ def rows_of(rewards: Sequence[Reward]) -> list[Reward]:
     return sorted(rewards, key=lambda reward: (reward.resident_id, reward.task_id))
 
 
-def points_end_on(session: Session, day: date) -> date:
-    """The last day of points given on a business day: that of the year which awards of that day end with."""
-    tariff = pricing.current(session).on(day)
-    return date(day.year + EXPIRY_YEARS_DEFAULT, 12, 31) if tariff is None else tariff.points_end_on(day)
-
-
 def list_payments(
     session: Session, actor: Actor, campaign_id: UUID, *, limit: int, cursor: str | None
 ) -> Page[PaymentSeen]:
@@ -212,6 +203,6 @@ def _pay(
         session,
         [Payment(each.resident_id, each.transfer_id, each.points, reasons[each.task_id]) for each in rewards],
         account_id=campaign.account_id,
-        expires_on=points_end_on(session, business_day(now)),
+        expires_on=pricing.points_end_on(session, business_day(now)),
         now=now,
     )

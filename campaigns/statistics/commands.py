@@ -1,4 +1,4 @@
-"""`flask counts refresh|verify|forget`: the kept counts of participation, beside those of the activities."""
+"""`flask counts refresh`: all kept counts by period; `verify` and `forget-participation`: those of participation."""
 
 import time
 from datetime import datetime
@@ -8,15 +8,17 @@ import click
 from campaigns.statistics import verification
 from campaigns.statistics.counting import CountIsRunning, forget_everything
 from campaigns.statistics.jobs import count_everything_due
-from campaigns.statistics.marks import FIRST_DAY
 from points.earning.commands import counts
 from points.ledger.commands import prove
+from points.statistics.commands import refresh_activity
+from points.statistics.marks import FIRST_DAY
 from server.database import run_transaction
 
 
 @counts.command("refresh")
 def refresh_counts() -> None:
-    """Count participation of every day and campaign that changed since its last count."""
+    """Count activity and participation of every day and campaign that changed since its last count."""
+    refresh_activity()
     began = time.perf_counter()
     try:
         campaigns, days, periods = count_everything_due(FIRST_DAY)

@@ -19,8 +19,9 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from campaigns.statistics import shrinkage
-from campaigns.statistics.marks import LAST_DAY, ChangedDay, changed_days, keep_marks
+from campaigns.statistics.marks import ChangedDay, changed_days, keep_marks
 from campaigns.statistics.models import ALL_KINDS, MARKED_GRAINS
+from points.statistics.marks import LAST_DAY
 from points.statistics.periods import CalendarPeriod, Grain, period_with, periods_with
 from server.clock import business_day, day_start
 

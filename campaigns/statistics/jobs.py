@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 from campaigns.statistics import verification
 from campaigns.statistics.campaign_counts import campaigns_to_count, count_campaign
 from campaigns.statistics.counting import CountIsRunning, count_month, months_to_count
-from campaigns.statistics.marks import FIRST_DAY, RECENT_DAYS
+from points.statistics.marks import FIRST_DAY, RECENT_DAYS
 from server.clock import business_day, now
 from server.database import transaction
 

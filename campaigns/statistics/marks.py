@@ -1,9 +1,7 @@
 """Which days must be counted again: a mark over each day's rows, compared with the mark of its last count.
 
-Awards and check-ins do nothing for this: they must not become slower. What they leave behind anyway is PostgreSQL's own
-`xmin`, the transaction that wrote a row's present version, and a day's mark is the exclusive or of the hashes of (key,
-xmin) over its rows. Amounts would not do: a reversal and another resident's equal award leave every sum as it was. A
-restored dump has other transactions, so all days are counted again, once.
+What a mark is, and why awards and check-ins do nothing for it, is told in `points.statistics.marks`, which marks the
+activities of a day; here participations, check-ins and memberships are marked beside them.
 """
 
 from collections.abc import Sequence
@@ -13,22 +11,16 @@ from datetime import date, datetime, timedelta
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
+from points.statistics.marks import ROW_MARKS
 from server.clock import day_start
-
-# Every rule closes a day after 60 days at the latest; what is older changes by revocations only, which the nightly
-# count looks for over all days.
-RECENT_DAYS = 70
-FIRST_DAY, LAST_DAY = date(2000, 1, 1), date(2100, 12, 31)
 
 # A check-in counts as long as its resident takes part, so it is marked with the participation. A member of an
 # organisation is marked without xmin: leaving changes nothing of the day of joining.
-_MARKS = sa.text("""
+_MARKS = sa.text(f"""
 SELECT day, bit_xor(mark) FILTER (WHERE what = 'a') AS activities, bit_xor(mark) FILTER (WHERE what = 'c') AS campaigns,
        bit_xor(mark) FILTER (WHERE what = 'm') AS members
 FROM (
-    SELECT day, 'a' AS what,
-           hashtextextended(concat_ws('|', community_code, behaviour, mode, method_id, xmin), 0) AS mark
-    FROM community_day WHERE day BETWEEN :first_day AND :last_day
+    SELECT day, 'a' AS what, mark FROM ({ROW_MARKS}) of_activities
     UNION ALL
     SELECT cast(joined_at AT TIME ZONE 'Asia/Shanghai' AS date), 'c',
            hashtextextended(concat_ws('|', resident_id, campaign_id, joined_at, community_code), 1)
@@ -47,7 +39,7 @@ FROM (
     FROM organisation_membership WHERE left_at >= :first_at AND left_at < :until
 ) rows
 GROUP BY day
-""")
+""")  # noqa: S608 -- composed of constants
 
 _CHANGED = sa.text(f"""
 SELECT day, now.activities, now.campaigns, now.members,

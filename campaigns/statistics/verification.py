@@ -11,8 +11,9 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
-from campaigns.statistics.marks import FIRST_DAY, LAST_DAY, changed_days
+from campaigns.statistics.marks import changed_days
 from points.ledger.verification import Finding
+from points.statistics.marks import FIRST_DAY, LAST_DAY
 from server.clock import day_start
 
 # The home of a resident's last active day in each period, found by text and not by the counting's arithmetic.

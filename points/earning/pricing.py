@@ -22,6 +22,9 @@ from points.earning.models import TRAVEL, Behaviour, EarningRule, RuleVersion
 from server.clock import SHANGHAI_FIXED, week_start
 from server.database import new_id
 
+# Without any rule in force; the same as in the first edition of the rules.
+EXPIRY_YEARS_DEFAULT = 1
+
 FRESH_FOR_S = 10.0
 FUTURE_TOLERANCE = timedelta(minutes=5)  # clocks of bins and buses are not ours
 SPAN_MAX = timedelta(hours=12)
@@ -227,6 +230,12 @@ def current(session: Session) -> Tariffs:
         with _memory.lock:
             _memory.tariffs, _memory.read_at = fresh, time.monotonic()
     return _memory.tariffs
+
+
+def points_end_on(session: Session, day: date) -> date:
+    """The last day of points that are given and not earned: that of the year which awards of that day end with."""
+    tariff = current(session).on(day)
+    return date(day.year + EXPIRY_YEARS_DEFAULT, 12, 31) if tariff is None else tariff.points_end_on(day)
 
 
 def forget() -> None:

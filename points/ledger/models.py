@@ -93,6 +93,10 @@ class Transfer(Base):
             unique=True,
             postgresql_where="reverses_id IS NOT NULL",
         ),
+        # For the counts of a day's or a month's awards, which occurred with their activities.
+        sa.Index(
+            "transfer_occurred_at_brin", "occurred_at", postgresql_using="brin", postgresql_with={"pages_per_range": 32}
+        ),
         sa.ForeignKeyConstraint(
             ["resident_id", "reverses_id"], ["transfer.resident_id", "transfer.id"], name="transfer_reverses_fkey"
         ),

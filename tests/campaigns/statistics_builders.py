@@ -12,9 +12,9 @@ from sqlalchemy.orm import Session
 from campaigns.statistics import counting, verification
 from campaigns.statistics.campaign_counts import campaigns_to_count, count_campaign
 from campaigns.statistics.counting import Counted
-from campaigns.statistics.marks import FIRST_DAY
 from campaigns.statistics.models import PlacePeriod
 from points.earning.models import Behaviour, CommunityDay, ResidentDay
+from points.statistics.marks import FIRST_DAY
 from points.statistics.periods import Grain, period_with
 from server.clock import now
 from server.database import new_id

@@ -3,7 +3,9 @@
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from datetime import date, datetime, timedelta
 from typing import Any
+from uuid import UUID
 
 import pytest
 import sqlalchemy as sa
@@ -13,7 +15,9 @@ from flask_migrate import upgrade
 from sqlalchemy.engine import Connection
 
 from campaigns.drives.moves import advance
-from server.clock import now
+from points.statistics.jobs import count_everything_due
+from points.statistics.marks import FIRST_DAY
+from server.clock import SHANGHAI, business_day, now
 from server.database import APPLICATION_ROLE, Base, db, new_id, psycopg_url, run_transaction
 from server.embedded import EmbeddedPostgres
 from server.migrations.ours import is_ours
@@ -21,7 +25,7 @@ from server.settings import Settings
 from wsgi import create_app
 
 # The release that districts run: its schema holds data when the newer migrations come.
-PREVIOUS_RELEASE = "0001"
+PREVIOUS_RELEASE = "0007"
 COMMUNITY = "120104001001"
 
 
@@ -53,10 +57,11 @@ def migrate(settings: Settings, url: str, revision: str = "head") -> None:
 
 
 def tick(settings: Settings, url: str) -> None:
-    """Let the job that moves campaigns by the calendar run once."""
+    """Let the jobs that move campaigns by the calendar and count activity run once."""
     app = create_app(replace(settings, database_url=url, database_owner_url=url))
     with app.app_context():
         run_transaction(lambda session: advance(session, now=now()))
+        count_everything_due(FIRST_DAY)
         db.engine.dispose()
 
 
@@ -139,17 +144,12 @@ def test_the_service_may_use_every_table_and_change_no_journal(postgres: Embedde
     assert {"transfer", "lot_draw", "audit_entry"} <= journals
 
 
-CAMPAIGNS = {
-    "draft": "a draft",
-    "open": "one that runs",
-    "closed": "one that is over",
-    "cancelled": "one that was called off",
-}
+CAMPAIGNS = ("draft", "published", "running", "closed", "cancelled")
 
 
 def seed_previous_release(connection: Connection) -> dict[str, Any]:
-    """A small district as the previous release leaves it; what must be found again."""
-    staff, resident, school = new_id(), new_id(), new_id()
+    """A small district as the previous release leaves it, in its own statements; what must be found again."""
+    staff, resident, school, today = new_id(), new_id(), new_id(), business_day(now())
     connection.execute(
         sa.text(
             "INSERT INTO division (code, level, name, parent_code, edition_on, valid_from) VALUES "
@@ -174,43 +174,106 @@ def seed_previous_release(connection: Connection) -> dict[str, Any]:
         {"staff": staff, "teacher": new_id(), "community": COMMUNITY, "school": school},
     )
     connection.execute(
-        sa.text("INSERT INTO resident (resident_id, community_code, created_at) VALUES (:id, :community, now())"),
+        sa.text(
+            "INSERT INTO resident (resident_id, community_code, born_in, created_at) "
+            "VALUES (:id, :community, 1990, now())"
+        ),
         {"id": resident, "community": COMMUNITY},
     )
-    campaigns = {}
-    for state, title in CAMPAIGNS.items():
-        campaigns[state] = new_id()
-        connection.execute(
-            sa.text(
-                "INSERT INTO campaign (id, title, division, organisation_id, behaviours, measure, target, starts_on, "
-                "ends_on, state, created_by, created_at, opened_at) VALUES (:id, :title, :community, :school, "
-                "ARRAY['walk', 'bicycle'], 'distance_m', 5000, current_date - 3, current_date + 3, "
-                "cast(:state AS text), :staff, now(), CASE WHEN cast(:state AS text) <> 'draft' THEN now() END)"
-            ),
-            {
-                "id": campaigns[state],
-                "title": title,
-                "community": COMMUNITY,
-                "school": school if state == "closed" else None,
-                "state": state,
-                "staff": staff,
-            },
-        )
+    campaigns = {state: seed_campaign(connection, state, staff, today) for state in CAMPAIGNS}
     connection.execute(
         sa.text(
             "INSERT INTO participation (resident_id, campaign_id, community_code, joined_at) "
             "VALUES (:resident, :campaign, :community, now())"
         ),
-        {"resident": resident, "campaign": campaigns["open"], "community": COMMUNITY},
+        {"resident": resident, "campaign": campaigns["running"], "community": COMMUNITY},
+    )
+    seed_walk(connection, resident, today - timedelta(days=1))
+    return {"campaigns": campaigns, "resident": resident, "walked_on": today - timedelta(days=1)}
+
+
+def seed_campaign(connection: Connection, state: str, staff: UUID, today: date) -> UUID:
+    """A campaign of a week with one task; the published one was to begin yesterday."""
+    campaign = new_id()
+    connection.execute(
+        sa.text(
+            "INSERT INTO campaign (id, title, division, starts_on, ends_on, state, terms_version, created_by, "
+            "created_at, published_at, closed_at) VALUES (:id, '绿色出行周', :community, :starts_on, :ends_on, :state, "
+            ":terms, :staff, :at, :published_at, :closed_at)"
+        ),
+        {
+            "id": campaign,
+            "state": state,
+            "community": COMMUNITY,
+            "starts_on": today - timedelta(days=1),
+            "ends_on": today + timedelta(days=6),
+            "terms": 0 if state == "draft" else 1,
+            "staff": staff,
+            "at": now(),
+            "published_at": None if state == "draft" else now(),
+            "closed_at": now() if state == "closed" else None,
+        },
     )
     connection.execute(
-        sa.text("INSERT INTO resident_day VALUES (:resident, current_date, 'walk', :community, 1, 1800, 0, 0, 12)"),
-        {"resident": resident, "community": COMMUNITY},
+        sa.text(
+            "INSERT INTO campaign_task (campaign_id, id, position, kind, subject, title, behaviours, measure, target) "
+            "VALUES (:campaign, :id, 1, 'behaviour', 'person', '步行', ARRAY['walk'], 'distance_m', 5000)"
+        ),
+        {"campaign": campaign, "id": new_id()},
     )
-    return {"campaigns": campaigns, "resident": resident, "staff": staff}
+    return campaign
 
 
-def test_a_district_of_the_previous_release_comes_up_with_its_campaigns(
+def seed_walk(connection: Connection, resident: UUID, day: date) -> None:
+    """A walk of 1.8 km for nothing, in the journal and in both counts, as awarding writes it."""
+    connection.execute(
+        sa.text(
+            "INSERT INTO activity (resident_id, id, behaviour, mode, grade, source, external_id, started_at, ended_at, "
+            "received_at, business_day, community_code, distance_m, outcome) VALUES (:resident, :id, 'walk', 'walk', "
+            "'self-declared', 'self', 'walk-1', :at, :at + interval '20 minutes', :at + interval '1 hour', :day, "
+            ":community, 1800, 'awarded')"
+        ),
+        {
+            "resident": resident,
+            "id": new_id(),
+            "at": datetime(day.year, day.month, day.day, 8, tzinfo=SHANGHAI),
+            "day": day,
+            "community": COMMUNITY,
+        },
+    )
+    for table, key in (("resident_day", "resident_id"), ("community_day", "mode")):
+        connection.execute(
+            sa.text(
+                f"INSERT INTO {table} (community_code, day, behaviour, {key}, activities, distance_m, weight_g, "
+                "saved_co2e_mg, points) VALUES (:community, :day, 'walk', :key, 1, 1800, 0, 0, 0)"
+            ),
+            {"community": COMMUNITY, "day": day, "key": resident if key == "resident_id" else "walk"},
+        )
+
+
+def looked_at(url: str, known: dict[str, Any]) -> tuple[dict[str, str], list[tuple[Any, ...]], list[tuple[Any, ...]]]:
+    """The campaigns' states, their tasks, and what is counted of the month of the walk."""
+    with owned(url) as connection:
+        states = dict(connection.execute(sa.text("SELECT id, state FROM campaign")).all())
+        tasks = connection.execute(sa.text("SELECT kind, behaviours, measure, target FROM campaign_task")).all()
+        counted = connection.execute(
+            sa.text(
+                "SELECT place_code, activities, residents, distance_m, points FROM activity_period "
+                "WHERE grain = 'month' AND starts_on = :month AND behaviour = 'walk' AND mode = '' "
+                "ORDER BY length(place_code)"
+            ),
+            {"month": known["walked_on"].replace(day=1)},
+        ).all()
+    by_state = {state: states[campaign] for state, campaign in known["campaigns"].items()}
+    return by_state, [tuple(row) for row in tasks], [tuple(row) for row in counted]
+
+
+STATES = {**{state: state for state in CAMPAIGNS}, "published": "running"}
+TASKS = [("behaviour", ["walk"], "distance_m", 5000)] * len(CAMPAIGNS)
+COUNTED = [(place, 1, 1, 1800, 0) for place in ("120104", "120104001", COMMUNITY)]
+
+
+def test_a_district_of_the_previous_release_comes_up_with_its_data(
     base_settings: Settings, make_empty: Callable[[], str]
 ) -> None:
     url = make_empty()
@@ -220,19 +283,8 @@ def test_a_district_of_the_previous_release_comes_up_with_its_campaigns(
     migrate(base_settings, url)
     tick(base_settings, url)
 
-    with owned(url) as connection:
-        states = dict(connection.execute(sa.text("SELECT id, state FROM campaign")).all())
-        tasks = connection.execute(
-            sa.text("SELECT campaign_id, kind, behaviours, measure, target FROM campaign_task")
-        ).all()
-    ids = known["campaigns"]
-    assert states == {
-        ids["draft"]: "draft",
-        ids["open"]: "running",
-        ids["closed"]: "closed",
-        ids["cancelled"]: "cancelled",
-    }
-    assert sorted(tasks) == sorted((id, "behaviour", ["walk", "bicycle"], "distance_m", 5000) for id in ids.values())
+    # What happened before anybody counted is counted now.
+    assert looked_at(url, known) == (STATES, TASKS, COUNTED)
 
 
 def test_the_previous_release_goes_on_writing_during_the_upgrade(
@@ -244,17 +296,16 @@ def test_the_previous_release_goes_on_writing_during_the_upgrade(
         # Every statement here is one that the previous release makes; a schema that only widens takes them all.
         known = seed_previous_release(connection)
         opened = connection.execute(
-            sa.text("UPDATE campaign SET state = 'open', opened_at = now() WHERE id = :id RETURNING state"),
+            sa.text(
+                "UPDATE campaign SET state = 'published', published_at = now(), terms_version = 1 "
+                "WHERE id = :id RETURNING state"
+            ),
             {"id": known["campaigns"]["draft"]},
         ).scalar_one()
-    assert opened == "open"
+    assert opened == "published"
     tick(base_settings, url)
 
-    with owned(url) as connection:
-        states = dict(connection.execute(sa.text("SELECT id, state FROM campaign")).all())
-        tasks = connection.scalar(sa.text("SELECT count(*) FROM campaign_task"))
-    assert [states[known["campaigns"][state]] for state in ("draft", "open")] == ["running", "running"]
-    assert tasks == len(CAMPAIGNS), "what the release before asked for is a task now"
+    assert looked_at(url, known) == ({**STATES, "draft": "running"}, TASKS, COUNTED)
 
 
 def test_every_migration_names_the_one_before_it_and_goes_forward_only(project: Any) -> None:

@@ -131,7 +131,7 @@ def test_a_signal_stops_every_process(prepared: Path, number: signal.Signals) ->
 
 def test_a_signal_during_the_preparation_stops_every_process(prepared: Path) -> None:
     with serving(prepared) as run:
-        run.wait_for("database schema …")
+        run.wait_for("database schema, ")
         family = run.family()
         run.process.send_signal(signal.SIGINT)
         assert run.process.wait(STOP_SECONDS_MAX) == 0, run.output

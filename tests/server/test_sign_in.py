@@ -10,6 +10,7 @@ from uuid import UUID
 import pytest
 import sqlalchemy as sa
 import time_machine
+from argon2 import PasswordHasher
 from flask import Flask
 from flask.testing import FlaskClient
 from sqlalchemy.orm import Session
@@ -150,7 +151,10 @@ def test_an_unknown_name_costs_as_much_hashing_as_a_known_one(
     assert unknown == checked == ["verify"]
 
 
-def test_a_hash_of_older_parameters_is_renewed_at_sign_in(client: FlaskClient, session: Session) -> None:
+def test_a_hash_of_older_parameters_is_renewed_at_sign_in(
+    client: FlaskClient, session: Session, slow_hasher: PasswordHasher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(staff, "HASHER", slow_hasher)
     weaker = type(staff.HASHER)(time_cost=1, memory_cost=1024, parallelism=1)
     old = weaker.hash(PASSWORD)
     member = add_staff(session, old)

@@ -6,6 +6,7 @@ from uuid import UUID
 
 import pytest
 import sqlalchemy as sa
+from argon2 import PasswordHasher
 from flask import Flask
 from flask.testing import FlaskClient
 from sqlalchemy.orm import Session
@@ -61,8 +62,13 @@ def change(client: FlaskClient, headers: dict[str, str], staff_id: UUID | str, v
 
 
 def test_a_manager_adds_an_account_that_can_sign_in(
-    client: FlaskClient, manager: dict[str, str], session: Session
+    client: FlaskClient,
+    manager: dict[str, str],
+    session: Session,
+    slow_hasher: PasswordHasher,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr(staff, "HASHER", slow_hasher)
     wanted = entry()
 
     answer = client.post("/api/v1/staff", headers=manager, json=wanted)

@@ -48,9 +48,6 @@ TEXT_EN = (
     " deleted some days later. Until then you may take it back at any time and keep the points."
 )
 
-# Without any rule in force; the same as in the first edition of the rules.
-EXPIRY_YEARS_DEFAULT = 1
-
 # Hard bound on what one member of staff can write for others in a day.
 RECORDS_PER_DAY_MAX = 60
 
@@ -294,12 +291,6 @@ def sound_trips(definition: Definition, trips: Sequence[Trip]) -> list[Trip]:
     return ordered
 
 
-def points_end_on(session: Session, day: date) -> date:
-    """The last day of points given on a business day: that of the year which awards of that day end with."""
-    tariff = pricing.current(session).on(day)
-    return date(day.year + EXPIRY_YEARS_DEFAULT, 12, 31) if tariff is None else tariff.points_end_on(day)
-
-
 def _write(
     session: Session, resident_id: UUID, round_id: UUID, given: Answer, *, recorded_by: UUID | None, now: datetime
 ) -> None:
@@ -383,7 +374,7 @@ def _reward(session: Session, held: DiaryRound, resident_id: UUID, reward_id: UU
         session,
         [Payment(resident_id, reward_id, held.reward_points, f"出行日记 · {held.name}")],
         account_id=held.account_id,
-        expires_on=points_end_on(session, business_day(now)),
+        expires_on=pricing.points_end_on(session, business_day(now)),
         now=now,
     )
     tell(
