@@ -1,11 +1,19 @@
-// The public report: one request, drawn with DOM calls only, so that no text of the answer is ever read as markup.
+// The public report of one release, drawn with DOM calls only, so that no text of the answer is ever read as markup.
 "use strict";
 
 const SUMMARY_URL = "/api/v1/report/summary";
-const DAYS_SHOWN = 30;
+const OPEN_DATA_URL = "/api/v1/open-data";
 const SVG = "http://www.w3.org/2000/svg";
-const WITHHELD_ZH = "少于 10 名居民，或公布后可推算出这样的数，因此不公布";
-const WITHHELD_EN = "withheld: fewer than 10 residents, or such a figure could be worked out from it";
+const WITHHELD_ZH = "少于 10 名居民，或其中一人占一半以上，或公布后可推算出这样的数，因此不公布";
+const WITHHELD_EN = "withheld: fewer than 10 residents, or mostly one of them, or such a figure could be worked out from it";
+const READINGS = { strict: ["严格口径", "strict"], "with-e-bike": ["含电动自行车", "with e-bikes"] };
+const TABLES = {
+  participation: ["居民参与", "participation"],
+  "campaign-participants": ["各类活动参加居民", "residents in campaigns"],
+  activity: ["绿色行为", "activity"],
+  "recycling-materials": ["再生资源回收量", "recycling by material"],
+  "carbon-savings": ["减排量", "carbon saved"],
+};
 const ANSWERS = {
   met: ["达到目标线", "It is met."],
   "not-met": ["未达到目标线", "It is not met."],
@@ -46,10 +54,24 @@ function bar(share, className) {
   return track;
 }
 
+// Whether the release shown tells who is registered: those of a month do, and no others.
+let isMonthly = true;
+
+/** What the release shown does not tell of any place. */
+function untold() {
+  const mark = element("span", "withheld", "·");
+  mark.title = "登记居民只随月度发布 / monthly releases only";
+  mark.setAttribute("role", "img");
+  mark.setAttribute("aria-label", mark.title);
+  return mark;
+}
+
 /** The participation rate of a place: withheld with its parts, and not defined where nobody is registered. */
 function rateCell(place) {
   const cell = element("td");
-  if (place.registered === null || place.participants === null) {
+  if (!isMonthly) {
+    cell.append(untold());
+  } else if (place.registered === null || place.participants === null) {
     cell.append(withheld());
   } else if (place.registered === 0) {
     const none = element("span", "", "无登记");
@@ -64,7 +86,7 @@ function rateCell(place) {
 
 function placeRow(className, header, place) {
   header.scope = "row";
-  return element("tr", className, header, element("td", "", figure(place.registered)), element("td", "", figure(place.participants)), rateCell(place));
+  return element("tr", className, header, element("td", "", isMonthly ? figure(place.registered) : untold()), element("td", "", figure(place.participants)), rateCell(place));
 }
 
 /** One table body per street: its own row, and the rows of its communities, which start folded. */
@@ -96,6 +118,8 @@ function labelToggle() {
 }
 
 function showParticipation(summary) {
+  isMonthly = summary.release === null || summary.release.grain === "month";
+  byId("monthly").hidden = isMonthly;
   for (const body of streetBodies()) body.remove();
   byId("participation").append(...summary.participation.map(streetBody));
   byId("population-note").textContent = summary.population_note || "";
@@ -155,34 +179,88 @@ function goalChart(points) {
 }
 
 function showGoal(goal) {
-  byId("goal").replaceChildren(goalChart([...goal.points].sort((one, other) => one.year - other.year)));
+  byId("goal").replaceChildren(...(goal.points.length ? [goalChart([...goal.points].sort((one, other) => one.year - other.year))] : []));
   byId("no-estimate").hidden = goal.estimate !== null;
   const [zh, en] = ANSWERS[goal.answer] || ANSWERS["cannot-be-told-yet"];
-  byId("answer").replaceChildren("是否达到目标：", element("strong", "", zh), english(`Is the goal met? ${en}`));
+  byId("answer").replaceChildren(`${goal.year} 年是否达到目标：`, element("strong", "", zh), " ", english(`Is the goal of ${goal.year} met? ${en}`));
+  const rows = goal.readings.map((each) => {
+    const [name, inEnglish] = READINGS[each.reading] || [each.reading, each.reading];
+    const text = `${name}：${percent.format(each.share)}（95% 区间 ${percent.format(each.low)} – ${percent.format(each.high)}） `;
+    return element("li", "", text, english(inEnglish));
+  });
+  byId("readings").replaceChildren(...rows);
 }
 
-/** Grams of CO2 equivalent in the largest unit that keeps the number readable. */
-function mass(grams) {
-  if (Math.abs(grams) >= 1e6) return `${oneDecimal.format(grams / 1e6)} 吨 (t CO₂e)`;
-  if (Math.abs(grams) >= 1e3) return `${oneDecimal.format(grams / 1e3)} 千克 (kg CO₂e)`;
-  return `${count.format(grams)} 克 (g CO₂e)`;
+/** Grams in the largest unit that keeps the number readable; `of` names what is weighed, if it is not plain. */
+function mass(grams, of) {
+  const unit = (zh, latin) => `${zh} (${latin}${of})`;
+  if (Math.abs(grams) >= 1e6) return `${oneDecimal.format(grams / 1e6)} ${unit("吨", "t")}`;
+  if (Math.abs(grams) >= 1e3) return `${oneDecimal.format(grams / 1e3)} ${unit("千克", "kg")}`;
+  return `${count.format(grams)} ${unit("克", "g")}`;
+}
+
+/** Named figures, or that there are none. */
+function showFigures(id, rows) {
+  const nodes = rows.map(([name, value]) => element("div", "", element("dt", "", name), element("dd", "", value)));
+  byId(id).replaceChildren(...(nodes.length ? nodes : [element("div", "", element("dt", "", "本期没有记录。"))]));
 }
 
 function showSavings(savings) {
-  const rows = savings.map((saving) => {
-    const value = element("dd", "", saving.grams === null ? withheld() : mass(saving.grams));
-    return element("div", "", element("dt", "", saving.name || saving.method), value);
+  showFigures("savings", savings.map((each) => [each.method, each.grams === null ? withheld() : mass(each.grams, " CO₂e")]));
+}
+
+function showMaterials(materials) {
+  showFigures("materials", materials.map((each) => [`${each.name_zh} ${each.name_en}`, each.weight_g === null ? withheld() : mass(each.weight_g, "")]));
+}
+
+function link(address, text) {
+  const node = element("a", "", text);
+  node.href = address;
+  return node;
+}
+
+/** The files of the release shown, by table. */
+async function showFiles(release) {
+  const told = await readJson(`${OPEN_DATA_URL}/${release.name}`);
+  const tables = new Map();
+  for (const file of told.files) tables.set(file.table, [...(tables.get(file.table) || []), file]);
+  const rows = [...tables].map(([table, files]) => {
+    const [zh, en] = TABLES[table] || [table, table];
+    const links = files.flatMap((file) => [link(file.url, file.format.toUpperCase()), " "]);
+    const hash = element("small", "hash", `SHA-256 ${files[0].sha256.slice(0, 12)}…`);
+    hash.title = files.map((file) => `${file.format} ${file.sha256}`).join("\n");
+    return element("li", "", `${zh} `, english(en), " ", ...links, hash);
   });
-  byId("savings").replaceChildren(...(rows.length ? rows : [element("div", "", element("dt", "", "所选日期内没有记录。"))]));
+  byId("files").replaceChildren(...rows);
+  const catalogue = await readJson(`${OPEN_DATA_URL}?limit=1`);
+  byId("licence").textContent = `发布 Publisher: ${catalogue.publisher} · 许可 Licence: ${catalogue.licence}`;
+}
+
+const GRAINS = { month: ["月度", "Monthly"], quarter: ["季度", "Quarterly"], year: ["年度", "Yearly"] };
+
+/** Offer the periods that have a release, the one shown chosen. */
+function showPeriods(summary) {
+  const shown = summary.release === null ? "" : summary.release.name.split(".")[0];
+  const options = summary.periods.map((period) => {
+    const option = element("option", "", period);
+    option.value = period;
+    option.selected = period === shown;
+    return option;
+  });
+  select.replaceChildren(...options);
+  form.hidden = options.length === 0;
 }
 
 function show(summary) {
   byId("district").textContent = summary.district.name;
   document.title = `${summary.district.name}碳普惠公众报告`;
+  showPeriods(summary);
+  for (const part of document.querySelectorAll(".of-release")) part.hidden = summary.release === null;
   showParticipation(summary);
   showTrips(summary.recorded_trips);
   showGoal(summary.goal);
   showSavings(summary.savings);
+  showMaterials(summary.materials);
   byId("footnote").replaceChildren(`— ：${WITHHELD_ZH}。`, english(`—: ${WITHHELD_EN}.`));
   byId("report").hidden = false;
 }
@@ -190,16 +268,24 @@ function show(summary) {
 // Only the newest request may draw: a slow answer for earlier dates must not replace it.
 let latest = 0;
 
-async function load(from, to) {
+async function load(period) {
   const mine = (latest += 1);
-  const query = new URLSearchParams({ from, to });
-  byId("source").href = `${SUMMARY_URL}?${query}`;
+  const query = period ? `?${new URLSearchParams({ period })}` : "";
+  byId("source").href = `${SUMMARY_URL}${query}`;
   say("正在读取… Loading…");
   try {
-    const summary = await readJson(`${SUMMARY_URL}?${query}`, { headers: { Accept: "application/json" } });
+    const summary = await readJson(`${SUMMARY_URL}${query}`, { headers: { Accept: "application/json" } });
     if (mine !== latest) return;
     show(summary);
-    say(`${summary.from} 至 ${summary.to}`);
+    if (summary.release === null) {
+      say("尚未发布任何一期统计。No statistics have been released yet.");
+      return;
+    }
+    const { name, from, to, grain, revision, frozen_at: frozenAt } = summary.release;
+    const [zh, en] = GRAINS[grain];
+    const corrected = revision > 1 ? "（更正版 corrected）" : "";
+    say(`${name.split(".")[0]} ${zh}发布 ${en} release${corrected}：${from} 至 ${to}，定稿于 frozen ${MOMENT.format(new Date(frozenAt))}`);
+    await showFiles(summary.release);
   } catch (error) {
     if (mine !== latest) return;
     console.error(error);
@@ -208,37 +294,20 @@ async function load(from, to) {
   }
 }
 
-/** The business day in China, as YYYY-MM-DD, some days before today. */
-function dayBefore(days) {
-  const instant = new Date(Date.now() - days * 86400000);
-  return new Intl.DateTimeFormat("en-CA", { timeZone: "Asia/Shanghai", year: "numeric", month: "2-digit", day: "2-digit" }).format(instant);
-}
-
-const isDay = (text) => /^\d{4}-\d{2}-\d{2}$/.test(text || "");
+const isPeriod = (text) => /^\d{4}(-\d{2}|-Q[1-4])?$/.test(text || "");
 const form = byId("period");
-const dateFrom = form.elements.namedItem("from");
-const dateTo = form.elements.namedItem("to");
+const select = form.elements.namedItem("period");
 
-/** Refuse a period that ends before it begins, in the form itself. */
-function checkOrder() {
-  dateTo.setCustomValidity(dateFrom.value > dateTo.value ? "结束日期不能早于开始日期。The end cannot be before the beginning." : "");
-}
-
-/** Take the period from the page's address, or the last days, and load it. */
+/** Take the period from the page's address, or the latest month, and load it. */
 function loadFromAddress() {
-  const address = new URLSearchParams(location.search);
-  dateFrom.value = isDay(address.get("from")) ? address.get("from") : dayBefore(DAYS_SHOWN - 1);
-  dateTo.value = isDay(address.get("to")) ? address.get("to") : dayBefore(0);
-  checkOrder();
-  load(dateFrom.value, dateTo.value);
+  const period = new URLSearchParams(location.search).get("period");
+  load(isPeriod(period) ? period : "");
 }
 
-dateFrom.addEventListener("input", checkOrder);
-dateTo.addEventListener("input", checkOrder);
 form.addEventListener("submit", (event) => {
   event.preventDefault();
-  history.pushState(null, "", `?${new URLSearchParams({ from: dateFrom.value, to: dateTo.value })}`);
-  load(dateFrom.value, dateTo.value);
+  history.pushState(null, "", `?${new URLSearchParams({ period: select.value })}`);
+  load(select.value);
 });
 window.addEventListener("popstate", loadFromAddress);
 byId("toggle-all").addEventListener("click", () => {

@@ -14,8 +14,8 @@ from campaigns.sample import sample as rules
 from campaigns.sample.sample import Credentials, SampleError
 from campaigns.statistics.counting import CountIsRunning
 from campaigns.statistics.jobs import count_everything_due
-from campaigns.statistics.marks import FIRST_DAY
 from campaigns.statistics.report import district_figures
+from points.statistics.marks import FIRST_DAY
 from server.access import Role
 from server.clock import SHANGHAI, now
 from server.database import run_transaction, transaction

@@ -14,7 +14,7 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from campaigns.creation.models import IndicatorFigure, Programme, ProgrammeTarget, SubjectKind, TargetBase
-from campaigns.statistics.report import RESIDENTS_MIN
+from points.open_data.disclosure import RESIDENTS_MIN
 from server.access import Actor
 from server.errors import NotFound
 from server.places.models import AgencyRank, OrganisationKind

@@ -1,7 +1,7 @@
 """Reading the kept counts: pages of places, organisations, campaigns and kinds, exact for staff in their scope.
 
-A page reads its own rows by key and nothing else, whatever the number of activities. What everybody may read is
-`public_report`, with small counts hidden as in the daily report.
+A page reads its own rows by key and nothing else, whatever the number of activities. What everybody may read comes
+from frozen releases, in `public_report`.
 """
 
 from collections.abc import Mapping, Sequence
@@ -16,14 +16,7 @@ from sqlalchemy.orm import Session
 
 from campaigns.drives.models import Campaign, CampaignKind, CampaignState
 from campaigns.statistics.models import ALL_KINDS, MARKED_GRAINS
-from campaigns.statistics.report import (
-    RESIDENTS_MIN,
-    CommunityCounts,
-    DistrictFigures,
-    Population,
-    StreetCounts,
-    published,
-)
+from campaigns.statistics.report import DistrictFigures, Population
 from points.statistics.periods import CalendarPeriod, Grain, period_with
 from server.access import Actor
 from server.errors import DomainError, NotFound
@@ -55,17 +48,6 @@ class KindsByMonth(DomainError):
         422,
         "按活动类型的统计只有月、季、年",
         "Figures by kind of campaign exist by month, quarter and year only",
-    )
-
-
-class PeriodNotPublished(DomainError):
-    """Days and weeks are for staff: the small differences between two of them would tell what each of them hides."""
-
-    code, status, title_zh, title_en = (
-        "period-not-published",
-        422,
-        "只公布月、季、年的统计",
-        "Only months, quarters and years are published",
     )
 
 
@@ -456,165 +438,6 @@ def _campaign_figures(session: Session, found: Sequence[Campaign]) -> list[Campa
         )
         for campaign in found
     ]
-
-
-# What everybody may read
-
-
-@dataclass(frozen=True, slots=True)
-class PublicPlace:
-    """One street or community as it may be published; None: not published."""
-
-    place_code: str
-    place_name: str
-    level: str
-    registered: int | None
-    participants: int | None
-    rate: Rate | None
-    points: int | None
-    savings: tuple[Saving, ...] | None
-    population_rates: tuple[PopulationRate, ...] | None
-
-
-@dataclass(frozen=True, slots=True)
-class PublicDistrict:
-    """The district as a whole, where a count of residents below RESIDENTS_MIN is not published."""
-
-    code: str
-    name: str
-    registered: int | None
-    participants: int | None
-    rate: float | None
-    population_rates: tuple[PopulationRate, ...] | None
-    points: int | None
-    savings: tuple[Saving, ...] | None
-
-
-@dataclass(frozen=True, slots=True)
-class PublicKind:
-    """How many residents of the district were in campaigns of a kind that ran in the period.
-
-    Joins and check-ins are not published: a hundred of them may be those of one resident.
-    """
-
-    kind: str
-    participants: int | None
-
-
-@dataclass(frozen=True, slots=True)
-class PublicReport:
-    """Participation of a district in one month, quarter or year, with nothing told of fewer than ten residents."""
-
-    period: CalendarPeriod
-    counted_at: datetime | None
-    district: PublicDistrict | None
-    priors: tuple[Prior, ...]
-    kinds: tuple[PublicKind, ...]
-    items: tuple[PublicPlace, ...]
-
-
-_PUBLIC_KINDS = sa.text("""
-SELECT campaign_kind, participants FROM place_period
-WHERE grain = :grain AND starts_on = :starts_on AND place_code = :code AND campaign_kind <> ''
-""")
-
-
-def public_report(session: Session, district: DistrictFigures, *, grain: Grain, on: date) -> PublicReport:
-    """The published figures of a district's streets and communities. Raises PeriodNotPublished."""
-    if grain not in MARKED_GRAINS:
-        raise PeriodNotPublished
-    period = period_with(grain, on)
-    rows = session.execute(
-        _PLACES_BY[False, "code"],
-        {
-            "grain": period.grain.value,
-            "starts_on": period.starts_on,
-            "within": district.code,
-            "digits": None,
-            "code": "",
-            "limit": None,
-        },
-    ).all()
-    exact = {
-        item.place_code: item
-        for item in _with_populations(session, [_place(row) for row in rows], district.code, district)
-    }
-    whole = exact.pop(district.code, None)
-    shown: list[PublicPlace] = []
-    for street in published(_street_counts(exact)):
-        shown.append(_public_place(exact[street.code], street))
-        shown += [_public_place(exact[community.code], community) for community in street.communities]
-    return PublicReport(
-        period=period,
-        counted_at=rows[0].counted_at if rows else None,
-        district=None if whole is None else _public_district(whole),
-        priors=_priors(session, period, [f"{name}:{district.code}" for name in ("street", "community")]),
-        kinds=_public_kinds(session, period, district.code),
-        items=tuple(shown),
-    )
-
-
-def _public_kinds(session: Session, period: CalendarPeriod, code: str) -> tuple[PublicKind, ...]:
-    values = {"grain": period.grain.value, "starts_on": period.starts_on, "code": code}
-    counts: dict[str, int] = dict(session.execute(_PUBLIC_KINDS, values).all())
-    return tuple(PublicKind(each.value, _unless_small(counts.get(each.value, 0))) for each in CampaignKind)
-
-
-def _street_counts(exact: Mapping[str, PlaceFigures]) -> list[StreetCounts]:
-    communities: dict[str, list[CommunityCounts]] = {}
-    for item in exact.values():
-        if item.level == DivisionLevel.COMMUNITY:
-            counts = CommunityCounts(
-                item.place_code, item.place_name, item.figures.registered, item.figures.participants
-            )
-            communities.setdefault(item.place_code[:9], []).append(counts)
-    return [
-        StreetCounts(
-            item.place_code,
-            item.place_name,
-            item.figures.registered,
-            item.figures.participants,
-            tuple(communities.get(item.place_code, ())),
-        )
-        for item in exact.values()
-        if item.level == DivisionLevel.STREET
-    ]
-
-
-def _public_place(exact: PlaceFigures, shown: StreetCounts | CommunityCounts) -> PublicPlace:
-    # A rate, shrunken or not, and points of participants would each give a hidden count back.
-    has_people = shown.participants is not None
-    return PublicPlace(
-        place_code=exact.place_code,
-        place_name=exact.place_name,
-        level=exact.level,
-        registered=shown.registered,
-        participants=shown.participants,
-        rate=exact.figures.rate if has_people and shown.registered is not None else None,
-        points=exact.figures.points if has_people else None,
-        savings=exact.figures.savings if has_people else None,
-        population_rates=exact.population_rates if has_people else None,
-    )
-
-
-def _public_district(exact: PlaceFigures) -> PublicDistrict:
-    figures = exact.figures
-    has_people = not 0 < figures.participants < RESIDENTS_MIN
-    has_all = has_people and not 0 < figures.registered < RESIDENTS_MIN
-    return PublicDistrict(
-        code=exact.place_code,
-        name=exact.place_name,
-        registered=_unless_small(figures.registered),
-        participants=_unless_small(figures.participants),
-        rate=figures.rate.raw if has_all and figures.rate else None,
-        population_rates=exact.population_rates if has_people else None,
-        points=figures.points if has_people else None,
-        savings=figures.savings if has_people else None,
-    )
-
-
-def _unless_small(count: int) -> int | None:
-    return None if 0 < count < RESIDENTS_MIN else count
 
 
 # Shared

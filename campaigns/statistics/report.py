@@ -1,12 +1,12 @@
-"""The district's report: who takes part and what was recorded, published with small counts hidden, exact for staff.
+"""The exact report of a scope, for staff: who takes part and what was recorded. Everybody's is `public_report`.
 
 Records of the platform are self-selected and paid to be green, so they are never set against the goal line: the
 official share is a survey estimate (交运函〔2020〕490号 counts all trips of all residents).
 """
 
 import tomllib
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import date, timedelta
 from functools import lru_cache
 from pathlib import Path
@@ -25,18 +25,11 @@ from server.places.models import Division, DivisionLevel
 PERIOD_DAYS_MAX = 366
 PERIOD_DAYS_DEFAULT = 30
 
-# A published count of fewer residents than this could point at one of them.
-RESIDENTS_MIN = 10
-HIDDEN_CELLS_MIN = 2
-
 RECORDED_TRIPS_LABEL = "平台记录占比"
 RECORDED_TRIPS_NOTE = (
     "仅为居民自愿在本平台记录的出行次数, 不是官方绿色出行比例, 不能与目标线比较。不足10人的数字不公布。"
     " Trips that residents chose to record here; not the official green-travel share, and not comparable with the goal."
 )
-
-# No survey estimate exists yet; from the platform's own records the goal cannot be judged at all.
-GOAL_ANSWER = "cannot-be-told-yet"
 
 MODE_NAMES: Mapping[Behaviour, str] = {
     Behaviour.WALK: "步行（含每日步数）",  # a day's steps are one record
@@ -99,32 +92,32 @@ class DistrictFigures:
 
 @dataclass(frozen=True, slots=True)
 class CommunityCounts:
-    """Residents of one community: registered now, and with a recorded activity in the period. None: not published."""
+    """Residents of one community: registered now, and with a recorded activity in the period."""
 
     code: str
     name: str
-    registered: int | None
-    participants: int | None
+    registered: int
+    participants: int
 
 
 @dataclass(frozen=True, slots=True)
 class StreetCounts:
-    """Residents of one street's communities, added up. None: not published."""
+    """Residents of one street's communities, added up."""
 
     code: str
     name: str
-    registered: int | None
-    participants: int | None
+    registered: int
+    participants: int
     communities: tuple[CommunityCounts, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class ModeTrips:
-    """Recorded trips of one travel mode, and how many residents made them. None: not published."""
+    """Recorded trips of one travel mode, and how many residents made them."""
 
     mode: Behaviour
     name: str
-    trips: int | None
+    trips: int
     residents: int
 
 
@@ -133,19 +126,8 @@ class MethodSavings:
     """Grams of CO2e saved under one method, and by how many residents. Never added up over methods."""
 
     method: str
-    grams: int | None
+    grams: int
     residents: int
-
-
-@dataclass(frozen=True, slots=True)
-class Summary:
-    """The public report of a district."""
-
-    district: DistrictFigures
-    period: Period
-    participation: tuple[StreetCounts, ...]
-    trips: tuple[ModeTrips, ...]
-    savings: tuple[MethodSavings, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,23 +177,6 @@ def district_figures(folder: Path) -> DistrictFigures:
     )
 
 
-def summary(session: Session, district: DistrictFigures, period: Period, *, today: date) -> Summary:
-    """The public report: nothing in it tells of fewer than RESIDENTS_MIN residents."""
-    return Summary(
-        district=district,
-        period=period,
-        participation=published(_streets(session, district.code, period, today=today)),
-        trips=tuple(
-            replace(row, trips=row.trips if row.residents >= RESIDENTS_MIN else None)
-            for row in _trips(session, district.code, period)
-        ),
-        savings=tuple(
-            replace(row, grams=row.grams if row.residents >= RESIDENTS_MIN else None)
-            for row in _savings(session, district.code, period)
-        ),
-    )
-
-
 def scope_report(session: Session, actor: Actor, period: Period, *, today: date) -> ScopeReport:
     """The exact figures of the communities in the actor's scope.
 
@@ -223,66 +188,11 @@ def scope_report(session: Session, actor: Actor, period: Period, *, today: date)
     return ScopeReport(
         division=division_for(session, actor.division),
         period=period,
-        registered=sum(street.registered or 0 for street in streets),
-        participants=sum(street.participants or 0 for street in streets),
+        registered=sum(street.registered for street in streets),
+        participants=sum(street.participants for street in streets),
         participation=streets,
         trips=_trips(session, actor.division, period),
         savings=_savings(session, actor.division, period),
-    )
-
-
-def published(streets: Sequence[StreetCounts]) -> tuple[StreetCounts, ...]:
-    """Exact counts as they may be published: small ones hidden, and what would give them away.
-
-    Streets are hidden among each other, and each street's communities among each other, for both columns apart.
-    """
-    registered = hidden([street.registered or 0 for street in streets])
-    participants = hidden([street.participants or 0 for street in streets])
-    return tuple(
-        replace(
-            street,
-            registered=None if position in registered else street.registered,
-            participants=None if position in participants else street.participants,
-            communities=_published_communities(
-                street, registered_hidden=position in registered, participants_hidden=position in participants
-            ),
-        )
-        for position, street in enumerate(streets)
-    )
-
-
-def hidden(counts: Sequence[int], *, total_hidden: bool = False) -> set[int]:
-    """The positions of counts of residents that may not be published beside each other and their total.
-
-    Counts from 1 to RESIDENTS_MIN - 1 are hidden (primary). What is hidden is known in sum, as the total less the
-    rest; so further counts are hidden, the smallest that are not zero first, until there are HIDDEN_CELLS_MIN of them
-    and their sum is RESIDENTS_MIN or more (complementary). A total that is itself hidden must not come back as the sum
-    of its parts, so at least one of them is hidden too.
-    """
-    chosen = {position for position, count in enumerate(counts) if 0 < count < RESIDENTS_MIN}
-    spare = sorted((count, position) for position, count in enumerate(counts) if count >= RESIDENTS_MIN)
-    if total_hidden and not chosen and spare:
-        chosen.add(spare.pop(0)[1])
-    while chosen and spare and not total_hidden:
-        if len(chosen) >= HIDDEN_CELLS_MIN and sum(counts[position] for position in chosen) >= RESIDENTS_MIN:
-            break
-        chosen.add(spare.pop(0)[1])
-    return chosen
-
-
-def _published_communities(
-    street: StreetCounts, *, registered_hidden: bool, participants_hidden: bool
-) -> tuple[CommunityCounts, ...]:
-    rows = street.communities
-    registered = hidden([row.registered or 0 for row in rows], total_hidden=registered_hidden)
-    participants = hidden([row.participants or 0 for row in rows], total_hidden=participants_hidden)
-    return tuple(
-        replace(
-            row,
-            registered=None if position in registered else row.registered,
-            participants=None if position in participants else row.participants,
-        )
-        for position, row in enumerate(rows)
     )
 
 
@@ -335,8 +245,8 @@ def _streets(session: Session, scope: str, period: Period, *, today: date) -> tu
         StreetCounts(
             code=code,
             name=names[code],
-            registered=sum(row.registered or 0 for row in within),
-            participants=sum(row.participants or 0 for row in within),
+            registered=sum(row.registered for row in within),
+            participants=sum(row.participants for row in within),
             communities=tuple(within),
         )
         for code, within in communities.items()

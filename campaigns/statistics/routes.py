@@ -1,7 +1,6 @@
 """The reports over HTTP: pages for everybody, the exact figures for staff."""
 
 from collections.abc import Callable
-from datetime import date
 from typing import Any
 
 import marshmallow as ma
@@ -10,9 +9,10 @@ from flask import Response, current_app
 from sqlalchemy.orm import Session
 
 from campaigns.drives.models import CampaignKind
-from campaigns.statistics import creation_progress, exported, participation, report
+from campaigns.statistics import creation_progress, exported, participation, public_report, report
 from campaigns.statistics.participation import PlaceQuery, Table
-from campaigns.statistics.report import Period, ScopeReport, Summary
+from campaigns.statistics.report import ScopeReport
+from points.share.releases.goal import Answer, Reason, read_goal
 from points.statistics.periods import Grain
 from server import audit
 from server.access import Permission, actor, public, require
@@ -34,7 +34,7 @@ blueprint = Blueprint(
     "report", __name__, url_prefix="/api/v1/report", description="统计与报告 · Participation and recorded trips"
 )
 
-# Long enough that a crowd on the page costs one computation a minute, short enough to look alive.
+# Long enough that a crowd on the page costs one reading a minute, short enough that a new release is seen at once.
 SUMMARY_CACHE_S = 60
 
 
@@ -53,28 +53,28 @@ class PlaceView(ma.Schema):
 
 
 class CommunityCountsView(PlaceView):
-    """Residents of one community; null where the count may not be published."""
+    """Residents of one community."""
 
-    registered = ma.fields.Integer(required=True, allow_none=True)
-    participants = ma.fields.Integer(required=True, allow_none=True)
+    registered = ma.fields.Integer(required=True)
+    participants = ma.fields.Integer(required=True)
 
 
 class StreetCountsView(ma.Schema):
-    """Residents of one street; null where the count may not be published."""
+    """Residents of one street."""
 
     street_code = ma.fields.String(required=True, attribute="code")
     street_name = ma.fields.String(required=True, attribute="name")
-    registered = ma.fields.Integer(required=True, allow_none=True)
-    participants = ma.fields.Integer(required=True, allow_none=True)
+    registered = ma.fields.Integer(required=True)
+    participants = ma.fields.Integer(required=True)
     communities = ma.fields.List(ma.fields.Nested(CommunityCountsView), required=True)
 
 
 class ModeTripsView(ma.Schema):
-    """Recorded trips of one mode; null where fewer than 10 residents made them."""
+    """Recorded trips of one mode."""
 
     mode = ma.fields.String(required=True)
     name = ma.fields.String(required=True)
-    trips = ma.fields.Integer(required=True, allow_none=True)
+    trips = ma.fields.Integer(required=True)
 
 
 class RecordedTripsView(ma.Schema):
@@ -93,33 +93,124 @@ class GoalPointView(ma.Schema):
     about = ma.fields.Boolean(required=True, metadata={"description": "The source says 左右: not a hard line"})
 
 
+class GoalReadingView(ma.Schema):
+    """One reading of the definition: the estimate with its 95 % interval, and what it says of the goal."""
+
+    reading = ma.fields.String(required=True)
+    share = ma.fields.Float(required=True)
+    low = ma.fields.Float(required=True)
+    high = ma.fields.Float(required=True)
+    answer = ma.fields.String(required=True)
+
+
 class GoalView(ma.Schema):
     """The goal line of the green-travel share, and whether it is met: a survey tells, not our records."""
 
     points = ma.fields.List(ma.fields.Nested(GoalPointView), required=True)
-    estimate = ma.fields.Float(required=True, allow_none=True)
-    answer = ma.fields.String(required=True)
     source = ma.fields.String(required=True, allow_none=True)
+    year = ma.fields.Integer(required=True)
+    answer = ma.fields.Enum(Answer, by_value=True, required=True)
+    reason = ma.fields.Enum(Reason, by_value=True, required=True)
+    release = ma.fields.String(
+        required=True, allow_none=True, metadata={"description": "The published estimate, under /api/v1/share"}
+    )
+    estimate = ma.fields.Float(
+        required=True, allow_none=True, metadata={"description": "Of the strict reading; null without a weighted one"}
+    )
+    readings = ma.fields.List(ma.fields.Nested(GoalReadingView), required=True)
 
 
 class MethodSavingsView(ma.Schema):
-    """Grams of CO2e saved under one method; methods are never added up. Null below 10 residents."""
+    """Grams of CO2e saved under one method; methods are never added up."""
+
+    method = ma.fields.String(required=True)
+    grams = ma.fields.Integer(required=True)
+
+
+class ReleaseToldView(ma.Schema):
+    """The release that is told; its figures stand since `frozen_at`."""
+
+    name = ma.fields.String(required=True, metadata={"description": "As under /api/v1/open-data, such as 2026-10.1"})
+    grain = ma.fields.Enum(Grain, by_value=True, required=True)
+    first_on = ma.fields.Date(data_key="from", required=True)
+    last_on = ma.fields.Date(data_key="to", required=True)
+    revision = ma.fields.Integer(required=True)
+    frozen_at = ma.fields.AwareDateTime(required=True)
+
+
+class CommunityToldView(PlaceView):
+    """Residents of one community; null where withheld."""
+
+    registered = ma.fields.Integer(required=True, allow_none=True)
+    participants = ma.fields.Integer(required=True, allow_none=True)
+
+
+class StreetToldView(ma.Schema):
+    """Residents of one street; null where withheld. `registered` stands in monthly releases only."""
+
+    street_code = ma.fields.String(required=True, attribute="code")
+    street_name = ma.fields.String(required=True, attribute="name")
+    registered = ma.fields.Integer(required=True, allow_none=True)
+    participants = ma.fields.Integer(required=True, allow_none=True)
+    communities = ma.fields.List(ma.fields.Nested(CommunityToldView), required=True)
+
+
+class ModeToldView(ma.Schema):
+    """Recorded trips of one mode; null where withheld."""
+
+    mode = ma.fields.String(required=True)
+    name = ma.fields.String(required=True)
+    trips = ma.fields.Integer(required=True, allow_none=True)
+
+
+class TripsToldView(ma.Schema):
+    """Trips recorded on the platform. Not the official green-travel share."""
+
+    label = ma.fields.Constant(report.RECORDED_TRIPS_LABEL)
+    modes = ma.fields.List(ma.fields.Nested(ModeToldView), required=True)
+    note = ma.fields.Constant(report.RECORDED_TRIPS_NOTE)
+
+
+class SavingToldView(ma.Schema):
+    """Grams of CO2e saved under one method; methods are never added up. Null where withheld."""
 
     method = ma.fields.String(required=True)
     grams = ma.fields.Integer(required=True, allow_none=True)
 
 
+class MaterialToldView(ma.Schema):
+    """Grams of one material brought for recycling; null where withheld."""
+
+    material = ma.fields.String(required=True)
+    name_zh = ma.fields.String(required=True)
+    name_en = ma.fields.String(required=True)
+    weight_g = ma.fields.Integer(required=True, allow_none=True)
+
+
 class SummaryView(ma.Schema):
-    """The public report."""
+    """The public report of a released period; `release` is null as long as there is none."""
 
     district = ma.fields.Nested(PlaceView, required=True)
-    first_on = ma.fields.Date(data_key="from", required=True)
-    last_on = ma.fields.Date(data_key="to", required=True)
+    release = ma.fields.Nested(ReleaseToldView, required=True, allow_none=True)
+    periods = ma.fields.List(ma.fields.String(), required=True, metadata={"description": "What `period` may name"})
     population_note = ma.fields.String(required=True, allow_none=True)
-    participation = ma.fields.List(ma.fields.Nested(StreetCountsView), required=True)
-    recorded_trips = ma.fields.Nested(RecordedTripsView, required=True)
+    registered = ma.fields.Integer(required=True, allow_none=True)
+    participants = ma.fields.Integer(required=True, allow_none=True)
+    participation = ma.fields.List(ma.fields.Nested(StreetToldView), required=True)
+    recorded_trips = ma.fields.Nested(TripsToldView, required=True)
     goal = ma.fields.Nested(GoalView, required=True)
-    savings = ma.fields.List(ma.fields.Nested(MethodSavingsView), required=True)
+    savings = ma.fields.List(ma.fields.Nested(SavingToldView), required=True)
+    materials = ma.fields.List(ma.fields.Nested(MaterialToldView), required=True)
+
+
+class ReleasedPeriodQuery(ma.Schema):
+    """The month, quarter or year of a release, by default the latest month."""
+
+    period = ma.fields.String(
+        load_default=None,
+        validate=ma.validate.Regexp(r"^20[2-9][0-9](-(0[1-9]|1[0-2])|-Q[1-4])?(?!\n)$"),
+        metadata={"description": "2026-10, 2026-Q4 or 2026"},
+    )
 
 
 class ScopeReportView(ma.Schema):
@@ -135,25 +226,6 @@ class ScopeReportView(ma.Schema):
     savings = ma.fields.List(ma.fields.Nested(MethodSavingsView), required=True)
 
 
-def _summary_members(made: Summary) -> dict[str, Any]:
-    goal = {
-        "points": made.district.goal_points,
-        "estimate": None,
-        "answer": report.GOAL_ANSWER,
-        "source": made.district.goal_source,
-    }
-    return {
-        "district": made.district,
-        "first_on": made.period.first_on,
-        "last_on": made.period.last_on,
-        "population_note": made.district.population_note,
-        "participation": made.participation,
-        "recorded_trips": {"modes": made.trips},
-        "goal": goal,
-        "savings": made.savings,
-    }
-
-
 def _scope_members(made: ScopeReport) -> dict[str, Any]:
     return {
         "division": made.division,
@@ -165,32 +237,6 @@ def _scope_members(made: ScopeReport) -> dict[str, Any]:
         "recorded_trips": {"modes": made.trips},
         "savings": made.savings,
     }
-
-
-def _compute_summary(period: Period, today: date) -> bytes:
-    settings: Settings = current_app.extensions["tanpuhui_settings"]
-    with transaction() as session:
-        made = report.summary(session, report.district_figures(settings.district_folder), period, today=today)
-    return current_app.json.dumps(SummaryView().dump(_summary_members(made)), separators=(",", ":")).encode()
-
-
-@blueprint.get("/summary")
-@public
-@blueprint.arguments(PeriodQuery, location="query", unknown=ma.RAISE)
-@blueprint.response(200, SummaryView)
-def read_summary(query: dict[str, Any]) -> Response:
-    """公开报告. Read the public report; counts of fewer than 10 residents are hidden."""
-    today = business_day(now())
-    period = report.period_of(**query, today=today)
-    settings: Settings = current_app.extensions["tanpuhui_settings"]
-    key = f"report:summary:{settings.district_folder.name}:{period.first_on}:{period.last_on}"
-    body = cache().get(key)
-    if body is None:
-        body = _compute_summary(period, today)
-        cache().put(key, body, seconds=SUMMARY_CACHE_S)
-    response = Response(body, content_type="application/json")
-    response.headers["Cache-Control"] = f"public, max-age={SUMMARY_CACHE_S}"
-    return response
 
 
 @blueprint.get("/participation")
@@ -396,47 +442,28 @@ class CampaignsView(ma.Schema):
 
 
 class PublicPlaceView(ma.Schema):
-    """One street or community; null where a figure may not be published."""
+    """The district, a street or a community; null where a figure is withheld, or not told by the release."""
 
     place_code = ma.fields.String(required=True)
     place_name = ma.fields.String(required=True)
     level = ma.fields.Enum(DivisionLevel, by_value=True, required=True)
     registered = ma.fields.Integer(required=True, allow_none=True)
     participants = ma.fields.Integer(required=True, allow_none=True)
-    rate = ma.fields.Nested(RateView, required=True, allow_none=True)
-    points = ma.fields.Integer(required=True, allow_none=True)
-    savings = ma.fields.List(ma.fields.Nested(MethodSavingsView), required=True, allow_none=True)
-    population_rates = ma.fields.List(ma.fields.Nested(PopulationRateView), required=True, allow_none=True)
-
-
-class PublicDistrictView(PlaceView):
-    """The whole district; null where a figure may not be published."""
-
-    registered = ma.fields.Integer(required=True, allow_none=True)
-    participants = ma.fields.Integer(required=True, allow_none=True)
-    rate = ma.fields.Float(required=True, allow_none=True)
-    population_rates = ma.fields.List(ma.fields.Nested(PopulationRateView), required=True, allow_none=True)
-    points = ma.fields.Integer(required=True, allow_none=True)
-    savings = ma.fields.List(ma.fields.Nested(MethodSavingsView), required=True, allow_none=True)
+    rate = ma.fields.Float(required=True, allow_none=True, metadata={"description": "Of the registered"})
+    population_rates = ma.fields.List(ma.fields.Nested(PopulationRateView), required=True)
 
 
 class PublicKindView(ma.Schema):
-    """Residents in campaigns of one kind; null below 10."""
+    """Residents in campaigns of one kind; null where withheld."""
 
     kind = ma.fields.Enum(CampaignKind, by_value=True, required=True)
     participants = ma.fields.Integer(required=True, allow_none=True)
 
 
 class PublicParticipationView(ma.Schema):
-    """Participation of the district in one month, quarter or year, small counts hidden."""
+    """Participation in a released month, quarter or year; the district is the first of the items."""
 
-    grain = ma.fields.Enum(Grain, by_value=True, required=True)
-    first_on = ma.fields.Date(data_key="from", required=True)
-    last_on = ma.fields.Date(data_key="to", required=True)
-    counted_at = ma.fields.AwareDateTime(required=True, allow_none=True)
-    district = ma.fields.Nested(PublicDistrictView, required=True, allow_none=True)
-    priors = ma.fields.List(ma.fields.Nested(PriorView), required=True)
-    rate_note = ma.fields.Constant(participation.RATE_NOTE)
+    release = ma.fields.Nested(ReleaseToldView, required=True)
     kinds = ma.fields.List(ma.fields.Nested(PublicKindView), required=True)
     items = ma.fields.List(ma.fields.Nested(PublicPlaceView), required=True)
 
@@ -653,29 +680,45 @@ def _public(key: str, make: Callable[[Session], Any]) -> Response:
     return response
 
 
-def _public_participation(session: Session, grain: Grain, on: date) -> dict[str, Any]:
-    made = participation.public_report(session, _district(), grain=grain, on=on)
-    return {
-        "grain": made.period.grain,
-        "from": made.period.starts_on,
-        "to": made.period.ends_on,
-        "counted_at": made.counted_at,
-        "district": made.district,
-        "priors": made.priors,
-        "rate_note": participation.RATE_NOTE,
-        "kinds": made.kinds,
-        "items": made.items,
+def _summary(session: Session, name: str | None) -> dict[str, Any]:
+    district = _district()
+    settings: Settings = current_app.extensions["tanpuhui_settings"]
+    made = public_report.summary(
+        session, district, read_goal(settings.district_folder), name=name, today=business_day(now())
+    )
+    members = {
+        **{field: getattr(made, field) for field in type(made).__slots__},
+        "population_note": district.population_note,
+        "recorded_trips": {"modes": made.trips},
     }
+    dumped: dict[str, Any] = SummaryView().dump(members)
+    return dumped
+
+
+@blueprint.get("/summary")
+@public
+@blueprint.arguments(ReleasedPeriodQuery, location="query", unknown=ma.RAISE)
+@blueprint.response(200, SummaryView)
+def read_summary(query: dict[str, Any]) -> Response:
+    """公开报告. Read the public report of a released period, by default the latest month; small counts are withheld."""
+    name = query["period"]
+    return _public(f"summary:{name or 'latest'}", lambda session: _summary(session, name))
+
+
+def _public_participation(session: Session, name: str | None) -> dict[str, Any]:
+    made = public_report.public_participation(session, _district(), name=name)
+    dumped: dict[str, Any] = PublicParticipationView().dump(made)
+    return dumped
 
 
 @blueprint.get("/public/participation")
 @public
-@blueprint.arguments(GrainQuery, location="query", unknown=ma.RAISE)
+@blueprint.arguments(ReleasedPeriodQuery, location="query", unknown=ma.RAISE)
 @blueprint.response(200, PublicParticipationView)
 def read_public_participation(query: dict[str, Any]) -> Response:
-    """公开参与统计. Read participation by street and community in a month, quarter or year; small counts are hidden."""
-    grain, on = query["grain"], query["on"] or business_day(now())
-    return _public(f"participation:{grain.value}:{on}", lambda session: _public_participation(session, grain, on))
+    """公开参与统计. Read participation by place in a released period; small counts are withheld."""
+    name = query["period"]
+    return _public(f"participation:{name or 'latest'}", lambda session: _public_participation(session, name))
 
 
 @blueprint.get("/public/creation")

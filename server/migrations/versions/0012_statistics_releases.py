@@ -1,5 +1,7 @@
 """Frozen releases of statistics, with what each tells, what it was decided from, and its files."""
 
+from typing import Any
+
 import sqlalchemy as sa
 from alembic import op
 from sqlalchemy.dialects import postgresql
@@ -32,14 +34,14 @@ END $$
 COUNTED = {"statistics_cell": "cell_count", "statistics_exact": "exact_count", "statistics_file": "file_count"}
 
 
-def _key() -> list[sa.Column]:
+def _key() -> list[sa.Column[Any]]:
     return [
         sa.Column("release_id", sa.Uuid(), nullable=False),
         sa.Column("table_code", sa.String(length=40), nullable=False),
     ]
 
 
-def _place() -> list[sa.Column]:
+def _place() -> list[sa.Column[Any]]:
     return [
         sa.Column("place_code", sa.String(length=12), nullable=False),
         sa.Column("category", sa.String(length=60), server_default="", nullable=False),
