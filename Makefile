@@ -1,7 +1,10 @@
 # Bare `make` prints help. Nothing is needed but make and Python 3.11 or newer; everything else goes into .venv.
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint bench demo flask fuzz drill openapi lock clean
+.PHONY: help run test lint bench demo flask fuzz drill coverage-study openapi lock clean
+
+# Compiled modules are kept, or every process of ours would compile them again.
+unexport PYTHONDONTWRITEBYTECODE
 
 BIN := .venv/bin
 RUN_READY := .venv/.run-ready
@@ -23,6 +26,7 @@ help:
 	@echo '  make bench    measure, as ratios          性能测量'
 	@echo '  make fuzz     long generated API calls    接口模糊测试（长）'
 	@echo '  make drill    long failure drills         故障演练（长）'
+	@echo '  make coverage-study  do the intervals of the share cover?  区间覆盖研究（长）'
 	@echo '  make openapi  rewrite openapi.json        重新生成接口文档'
 	@echo '  make lock     lock the dependencies       重新锁定依赖'
 	@echo '  make clean    remove what make made, but keep var/ (the data)   清理，保留数据'
@@ -57,6 +61,10 @@ fuzz: $(DEV_READY)
 
 drill: $(DEV_READY)
 	TANPUHUI_DRILLS=long $(BIN)/python -m pytest -m drill $(TEST_ARGUMENTS)
+
+# A thousand biased samples of a real survey, and more: ten minutes on two cores.
+coverage-study: $(DEV_READY)
+	$(BIN)/python -m bench.coverage $(STUDY_ARGUMENTS)
 
 openapi: $(DEV_READY)
 	$(BIN)/flask --app wsgi:create_described_app openapi write openapi.json

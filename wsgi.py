@@ -4,13 +4,20 @@ granian runs `wsgi:create_serving_app` as a factory, one application per worker 
 `flask --app wsgi`.
 """
 
+# ruff: noqa: E402 - what is imported is imported without the collector
 import gc
 import sys
+
+# Nothing that is imported is garbage, and looking for some took a fifth of the time to start.
+gc.disable()
 
 from flask import Flask
 from flask_migrate import Migrate
 from werkzeug.middleware.proxy_fix import ProxyFix
 
+import campaigns.annual_report.commands
+import campaigns.annual_report.jobs
+import campaigns.annual_report.routes
 import campaigns.attendance.routes
 import campaigns.creation.assessment_routes
 import campaigns.creation.commands
@@ -28,6 +35,7 @@ import campaigns.settlement.routes
 import campaigns.statistics.commands
 import campaigns.statistics.exported
 import campaigns.statistics.jobs
+import campaigns.statistics.public_tables
 import campaigns.statistics.routes
 import campaigns.tasks.jobs
 import campaigns.tasks.routes
@@ -38,22 +46,40 @@ import points.earning.routes
 import points.ledger.commands
 import points.ledger.jobs
 import points.ledger.routes
+import points.open_data.activity_tables
+import points.open_data.commands
+import points.open_data.jobs
+import points.open_data.routes
 import points.partners.commands
 import points.partners.jobs
 import points.partners.routes
 import points.rewards.routes
+import points.share.diaries.commands
+import points.share.diaries.jobs
+import points.share.diaries.routes
+import points.share.releases.commands
+import points.share.releases.jobs
+import points.share.releases.routes
+import points.share.survey.commands
+import points.share.survey.routes
+import points.statistics.commands
+import points.statistics.exported
+import points.statistics.jobs
+import points.statistics.routes
 import server.commands
 import server.exports.jobs
 import server.exports.routes
 import server.files.jobs
 import server.housekeeping
 import server.notices.routes
+import server.people.assisted_routes
 import server.people.commands
 import server.people.membership_routes
 import server.people.routes
 import server.people.staff_routes
 import server.places.commands
 import server.places.routes
+from points.open_data import tables
 from server import api, boot, cache, clock, database, health, jobs, limits, logs, pages, problems
 from server.exports import registry
 from server.exports.registry import Producer
@@ -61,10 +87,14 @@ from server.files import store
 from server.people import sessions, wechat_client
 from server.settings import Settings, SettingsError
 
+gc.freeze()  # nor will it be later
+gc.enable()
+
 BLUEPRINTS = [
     server.people.routes.blueprint,
     server.people.staff_routes.blueprint,
     server.people.membership_routes.blueprint,
+    server.people.assisted_routes.blueprint,
     server.places.routes.blueprint,
     server.notices.routes.blueprint,
     server.exports.routes.blueprint,
@@ -72,6 +102,11 @@ BLUEPRINTS = [
     points.earning.routes.blueprint,
     points.partners.routes.blueprint,
     points.rewards.routes.blueprint,
+    points.statistics.routes.blueprint,
+    points.open_data.routes.blueprint,
+    points.share.survey.routes.blueprint,
+    points.share.diaries.routes.blueprint,
+    points.share.releases.routes.blueprint,
     campaigns.drives.routes.blueprint,
     campaigns.drives.team_routes.blueprint,
     campaigns.tasks.routes.blueprint,
@@ -81,10 +116,14 @@ BLUEPRINTS = [
     campaigns.creation.public_routes.blueprint,
     campaigns.creation.assessment_routes.blueprint,
     campaigns.statistics.routes.blueprint,
+    campaigns.annual_report.routes.blueprint,
 ]
 
 JOBS = {
     "statistics": campaigns.statistics.jobs.tasks,
+    "activity-statistics": points.statistics.jobs.tasks,
+    "statistics-releases": points.open_data.jobs.tasks,
+    "annual-report": campaigns.annual_report.jobs.tasks,
     "campaigns": campaigns.drives.jobs.tasks,
     "creation": campaigns.creation.jobs.tasks,
     "campaign-tasks": campaigns.tasks.jobs.tasks,
@@ -95,10 +134,19 @@ JOBS = {
     "ledger": points.ledger.jobs.tasks,
     "earning": points.earning.jobs.tasks,
     "partners": points.partners.jobs.tasks,
+    "diaries": points.share.diaries.jobs.tasks,
+    "share": points.share.releases.jobs.tasks,
 }
 
 # What staff can have as a file, by kind.
-EXPORTS: list[Producer] = [*campaigns.settlement.lists.PRODUCERS, *campaigns.statistics.exported.PRODUCERS]
+EXPORTS: list[Producer] = [
+    *campaigns.settlement.lists.PRODUCERS,
+    *campaigns.statistics.exported.PRODUCERS,
+    *points.statistics.exported.PRODUCERS,
+]
+
+# What everybody may read, in this order.
+PUBLIC_TABLES = [*campaigns.statistics.public_tables.TABLES, *points.open_data.activity_tables.TABLES]
 
 COMMANDS = [
     server.commands.worker,
@@ -109,11 +157,14 @@ COMMANDS = [
     server.places.commands.places,
     points.carbon.commands.carbon,
     points.earning.commands.rules,
-    points.earning.commands.counts,  # campaigns.statistics.commands adds its own to the group
+    points.earning.commands.counts,  # campaigns.statistics and points.statistics add theirs to the group
+    points.open_data.commands.statistics,
     points.ledger.commands.ledger,
     points.partners.commands.partners,
+    points.share.survey.commands.share,  # diaries and releases add their own to the group
     campaigns.drives.commands.campaigns,
     campaigns.creation.commands.creation,
+    campaigns.annual_report.commands.annual_report,
     campaigns.sample.commands.sample,
 ]
 
@@ -146,6 +197,7 @@ def create_app(settings: Settings | None = None) -> Flask:
     wechat_client.install(app, settings)
     jobs.install(app, settings.database_url, JOBS)
     registry.install(app, EXPORTS)
+    tables.install(app, PUBLIC_TABLES)
     try:
         store.install(app, settings.files_url)
     except SettingsError as error:

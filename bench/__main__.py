@@ -12,11 +12,11 @@ from pathlib import Path
 
 import psycopg
 
-from bench import breakdown, feed, figures, participation, settlement, single, standings, wallet
+from bench import breakdown, estimate, exports, feed, figures, participation, settlement, single, standings, wallet
 from bench.running import end_tidily_when_terminated
 from bench.stage import RESIDENTS, Stage, pid_of, stage
 
-PARTS = ("feed", "single", "wallet", "stages", "standings", "settlement", "participation")
+PARTS = ("feed", "single", "wallet", "stages", "standings", "settlement", "participation", "exports", "estimate")
 TABLES = ("activity", "transfer", "lot", "cap_usage", "resident_day", "community_day", "feed_batch")
 
 
@@ -82,8 +82,21 @@ def run(on: Stage, *, short: bool, only: str | None) -> None:
         with part("参与统计 participation (g)"):
             residents = RESIDENTS + 1_000 if short else participation.ALL_RESIDENTS
             tell(*participation.measure(on, 1.0 if short else 5.0, residents=residents).words())
+    if only in (None, "exports"):
+        with part("导出 exports (h)"):
+            rows = 50_000 if short else exports.ROWS
+            tell(*(result.words() for result in exports.measure(on, rows=rows)))
+    run_apart(short=short, only=only)
     with part("内存与行数 memory and rows (d)"):
         tell(*memory_lines(on), *row_lines(on))
+
+
+def run_apart(*, short: bool, only: str | None) -> None:
+    """What has a process of its own and takes nothing of the stage."""
+    if only in (None, "estimate"):
+        with part("比例估计 the share's estimate (i)"):
+            persons, replicates = (2_000, 20) if short else (estimate.PERSONS, estimate.REPLICATES)
+            tell(*estimate.measure(persons, replicates).words())
 
 
 @contextmanager

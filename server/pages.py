@@ -30,6 +30,12 @@ def report() -> Response:
 
 
 @public
+def annual_report() -> Response:
+    """The annual assessment of the plan's targets."""
+    return send_from_directory(STATIC, "annual-report.html")
+
+
+@public
 def check_in() -> Response:
     """The staff's screen with a rotating code to check in at a campaign."""
     return send_from_directory(STATIC, "check-in.html")
@@ -54,6 +60,12 @@ def verify() -> Response:
 
 
 @public
+def share() -> Response:
+    """The green-travel share: the published estimate, the goal and the trend."""
+    return send_from_directory(STATIC, "share.html")
+
+
+@public
 def openapi() -> Response:
     """The API's description for programs, OpenAPI 3.1."""
     return Response(openapi_text(current_app), content_type="application/json; charset=utf-8")
@@ -63,7 +75,7 @@ def openapi_text(app: Flask) -> str:
     """The OpenAPI document of an application: sorted, so that two of the same code are equal, and in plain Chinese."""
     made: str | None = app.extensions.get("tanpuhui_openapi_text")
     if made is None:
-        document = app.extensions["tanpuhui_api"].spec.to_dict()
+        document = app.extensions["tanpuhui_api"].description()
         made = json.dumps(document, ensure_ascii=False, indent=2, sort_keys=True) + "\n"
         app.extensions["tanpuhui_openapi_text"] = made
     return made
@@ -73,10 +85,12 @@ PAGES = {
     "/": home,
     "/docs": docs,
     "/report": report,
+    "/annual-report": annual_report,
     "/check-in": check_in,
     "/notice": notice,
     "/register": register,
     "/verify": verify,
+    "/share": share,
     "/openapi.json": openapi,
 }
 

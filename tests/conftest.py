@@ -4,8 +4,11 @@ Each test process starts its own servers once. A test that needs real commits, o
 takes `district` (tests/system/conftest.py), a database of its own copied from the same template.
 """
 
+import gc
 import json
+import os
 import secrets
+import sys
 import threading
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -18,6 +21,7 @@ from uuid import UUID
 import pytest
 import sqlalchemy as sa
 import time_machine
+from argon2 import PasswordHasher
 from flask import Flask
 from flask.testing import FlaskClient
 from flask_migrate import upgrade
@@ -27,12 +31,13 @@ from werkzeug.serving import make_server
 
 from points.carbon import methods
 from points.earning import pricing, rules
+from points.share.survey import definition
 from server.access import Role
 from server.clock import SHANGHAI, business_day, now
 from server.database import db, new_id, psycopg_url
 from server.embedded import EmbeddedPostgres, EmbeddedValkey, throwaway_postgres, throwaway_valkey
 from server.limits import limiter
-from server.people import sessions
+from server.people import sessions, staff
 from server.people.models import Resident, Staff
 from server.people.wechat_standin import QuietHandler, create_standin
 from server.places import divisions
@@ -43,6 +48,16 @@ from wsgi import create_app
 APPID, SECRET = "wx-test-app", "test-app-secret-0123"
 COMMUNITY = "120104001001"
 TEMPLATE = "template_district"
+
+# The tests start many processes of ours: what one has compiled the others find.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
+
+
+def pytest_collection_finish() -> None:
+    """Keep what was imported and collected out of the collector's sight: it stays to the end."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")
@@ -138,6 +153,7 @@ def template(postgres: EmbeddedPostgres, base_settings: Settings) -> str:
         divisions.load(session, read_district(base_settings.district_folder))
         methods.load(session, methods.read_methods(), on=business_day(now()))
         rules.load(session, rules.read_folder(base_settings.district_folder))
+        definition.load(session, definition.read_definitions(), now=now())
         session.commit()
         db.session.remove()
         db.engine.dispose()
@@ -214,6 +230,15 @@ def clock() -> Iterator[time_machine.Traveller]:
     """Time stands still and moves only by `clock.shift(seconds)` or `clock.move_to(instant)`."""
     with time_machine.travel(datetime(2026, 11, 18, 12, 0, tzinfo=SHANGHAI), tick=False) as traveller:
         yield traveller
+
+
+@pytest.fixture(scope="session", autouse=True)
+def slow_hasher() -> Iterator[PasswordHasher]:
+    """The hasher of the field. The tests sign in under one that takes no tenth of a second, but where it matters."""
+    in_the_field = staff.HASHER
+    staff.HASHER = PasswordHasher(time_cost=1, memory_cost=64, parallelism=1)
+    yield in_the_field
+    staff.HASHER = in_the_field
 
 
 @pytest.fixture

@@ -13,10 +13,14 @@ from server.settings import Settings
 ServeDistrict = Callable[..., Any]
 
 
+# Half a minute or more each, the longest first: coming last, one of them would leave the other processes idle.
+LONG = ("test_serve", "test_demo", "test_walks", "test_faults", "test_access", "test_fuzz", "test_campaign_races")
+
+
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begin with the walks: they take a minute each, and coming last they would leave the other process idle."""
-    items.sort(key=lambda item: "test_walks" not in item.nodeid)
+    """Begin with the long modules, and keep the others as they were shuffled."""
+    items.sort(key=lambda item: LONG.index(item.path.stem) if item.path.stem in LONG else len(LONG))
 
 
 @pytest.fixture(scope="session")

@@ -34,6 +34,7 @@ from points.ledger import entries, verification
 from points.ledger.models import ISSUANCE
 from points.partners import bindings, registry
 from points.rewards.models import Reward
+from points.share.survey import definition
 from server.access import Role
 from server.boot import MIGRATIONS
 from server.clock import SHANGHAI, business_day, now
@@ -83,6 +84,7 @@ def prepare(settings: Settings) -> None:
         divisions.load(session, read_district(settings.district_folder))
         methods.load(session, methods.read_methods(), on=business_day(now()))
         rules.load(session, rules.read_folder(settings.district_folder))
+        definition.load(session, definition.read_definitions(), now=now())
         session.commit()
         db.session.remove()
         db.engine.dispose()

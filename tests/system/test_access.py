@@ -7,6 +7,7 @@ import io
 import itertools
 import uuid
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 from uuid import UUID
@@ -24,7 +25,7 @@ from world import HOME, JOIN_CODE, PICTURE, Bundle, Makers, World, build
 
 from server.access import PERMISSIONS, Permission, Role
 from server.clock import business_day, now
-from server.database import new_id
+from server.database import db, new_id
 from server.files import intake
 from server.files.intake import CleanFile
 from server.people import sessions
@@ -37,11 +38,13 @@ METHODS = {"GET", "POST", "PUT", "PATCH", "DELETE"}
 # Open to everyone, or with a credential of their own kind. A new one is a decision, so it is written here by hand.
 PUBLIC = {
     "/",
+    "/annual-report",
     "/check-in",
     "/docs",
     "/notice",
     "/register",
     "/report",
+    "/share",
     "/verify",
     "/openapi.json",
     "/static/<path:filename>",
@@ -71,6 +74,16 @@ PUBLIC = {
     "/api/v1/creation/objections/mine/files",
     "/api/v1/creation/register",
     "/api/v1/creation/register/<string:number>",
+    "/api/v1/share",
+    "/api/v1/share/releases",
+    "/api/v1/share/releases/<uuid:release_id>",
+    "/api/v1/annual-reports",
+    "/api/v1/annual-reports/<int:year>",
+    "/api/v1/annual-reports/<int:year>/files/<string:name>",
+    "/api/v1/open-data",
+    "/api/v1/open-data/dictionary",
+    "/api/v1/open-data/<string(maxlength=20):release>",
+    "/api/v1/open-data/<string(maxlength=20):release>/<string(maxlength=50):file>",
 }
 
 # Parameters of the address that name something of the whole district, which has no owner.
@@ -89,6 +102,7 @@ SLOT = f"{CAMPAIGN}/slots/<uuid:slot_id>"
 CHECK_IN = f"{SLOT}/check-ins/<uuid:resident_id>"
 APPLICATION = "/api/v1/creation/applications/<uuid:application_id>"
 RUBRIC = "/api/v1/creation/rubrics/<uuid:rubric_id>"
+ESTIMATE = "/api/v1/share/releases/<uuid:release_id>"
 REASON = {"reason": "更正"}
 
 
@@ -171,6 +185,9 @@ BODIES: dict[tuple[str, str], Any] = {
     ("POST", f"{APPLICATION}/assessors/<uuid:staff_id>/removal"): REASON,
     ("POST", "/api/v1/creation/objections/<uuid:objection_id>/answer"): {"answer": "已核实", "upheld": False},
     ("PUT", RUBRIC): RUBRIC_CONTENT,
+    ("PUT", "/api/v1/me/diaries/<uuid:round_id>"): {"trips": []},
+    ("POST", f"{ESTIMATE}/review"): {"remark": "已核对"},
+    ("POST", f"{ESTIMATE}/discard"): {"remark": "作废"},
     ("PUT", "/api/v1/creation/programmes/<string:programme>/figures/<string:measured_on>"): {
         "value": 1,
         "source": "测试",
@@ -213,10 +230,22 @@ def no_cleaning(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(intake, "clean", lambda content, *, name: CleanFile(name, "image/png", content, 1, 1, None))
 
 
-@pytest.fixture
-def world(app: Flask, session: Session, make_resident: Callable[..., UUID], make_staff: Callable[..., UUID]) -> World:
+@pytest.fixture(scope="module")
+def app(base_settings: Settings, make_database: Callable[[], str]) -> Iterator[Flask]:
+    """The application on a database that has the world in it, once for all of these tests."""
+    url = make_database()
+    app = create_app(replace(base_settings, database_url=url, database_owner_url=url))
+    yield app
+    app.extensions["tanpuhui_wechat"].close()
+    with app.app_context():
+        db.engine.dispose()
+
+
+@pytest.fixture(scope="module")
+def world(app: Flask) -> World:
     """The things that routes name, and people of every role inside and outside their scope."""
-    return build(Makers(app, session, make_resident, make_staff), shared_partner=SHARED["partner_code"])
+    with app.app_context(), Session(db.engine, expire_on_commit=False) as session:
+        return build(Makers(app, session), shared_partner=SHARED["partner_code"])
 
 
 def bundles_of(rule: Rule, world: World) -> Iterator[tuple[str, Bundle]]:
@@ -481,6 +510,32 @@ def test_whoever_answers_for_a_thing_reaches_it_and_nobody_else_finds_it(
     assert hidden >= 5
 
 
+# Addresses of all that the district has of a kind, with bodies that it may send: nothing in them says whose it is.
+WHOLE_DISTRICTS: dict[tuple[str, str], dict[str, Any]] = {
+    ("GET", "/api/v1/share/waves"): {},
+    ("POST", "/api/v1/share/waves"): {},
+    ("GET", "/api/v1/share/margins"): {},
+    ("GET", "/api/v1/share/drafts"): {},
+    ("POST", "/api/v1/share/releases"): {"year": 2026, "waves": ["household-survey"]},
+    ("GET", "/api/v1/annual-reports/drafts"): {},
+    ("POST", "/api/v1/annual-reports"): {"year": 2026},
+    ("POST", "/api/v1/open-data/releases"): {"period": "2026-01"},
+}
+
+
+def test_what_is_the_whole_districts_is_not_found_by_another(
+    app: Flask, client: FlaskClient, world: World, headers_of: Callable[..., dict[str, str]]
+) -> None:
+    headers = signed_in(world, headers_of, Role.DISTRICT)
+    answered = {
+        (name, method, address): client.open(address, method=method, json=body or None, headers=headers[name])
+        for (method, address), body in WHOLE_DISTRICTS.items()
+        for name in ("district", "another district")
+    }
+    hidden = {(name, method, address) for (name, method, address), each in answered.items() if each.status_code == 404}
+    assert hidden == {("another district", *route) for route in WHOLE_DISTRICTS}
+
+
 # Of a bundle that many see, what is only for its person and for staff.
 PERSONAL = ("resident_id", "evidence_id", "request_id", "code")
 
@@ -588,6 +643,13 @@ NAMED_IN_BODIES: dict[tuple[str, str], list[tuple[dict[str, Any], frozenset[str]
     ],
     ("post", "/api/v1/places/organisations"): [({"kind": "school", "name": "三小", "community_code": HOME}, AT_HOME)],
     ("post", "/api/v1/report/exports"): [({"format": "csv", "grain": "month", "within": HOME}, AT_HOME)],
+    ("post", "/api/v1/residents"): [
+        (
+            {"community_code": HOME, "nickname": "王阿姨", "born_in": 1950, "terms_accepted_on_paper": True},
+            AT_HOME,
+        )
+    ],
+    ("post", "/api/v1/statistics/exports"): [({"format": "csv", "grain": "month", "within": HOME}, AT_HOME)],
     ("post", "/api/v1/staff"): [
         ({**ACCOUNT, "role": "community-staff", "division": HOME}, AT_HOME),
         ({**ACCOUNT, "role": "assessor", "division": HOME[:6]}, AT_HOME),
@@ -599,7 +661,7 @@ NAMES_A_PLACE = {"division", "organisation_id", "community_code", "within", "pla
 
 
 def test_every_body_that_names_a_place_is_known(app: Flask) -> None:
-    document = app.extensions["tanpuhui_api"].spec.to_dict()
+    document = app.extensions["tanpuhui_api"].description()
     found = set()
     for path, operations in document["paths"].items():
         for method, operation in operations.items():
@@ -671,6 +733,10 @@ NAMED_IN_QUERIES: dict[str, tuple[dict[str, Any], frozenset[str]]] = {
     ),
     "/api/v1/report/places": ({"within": HOME}, AT_HOME),
     "/api/v1/report/kinds": ({"place": HOME}, AT_HOME),
+    "/api/v1/statistics/places": ({"within": HOME}, AT_HOME),
+    "/api/v1/statistics/sorting-accuracy": ({"within": HOME}, AT_HOME),
+    "/api/v1/statistics/behaviours": ({"place": HOME}, AT_HOME),
+    "/api/v1/statistics/series": ({"place": HOME}, AT_HOME),
 }
 # Their addresses name a campaign that the thing in the query must belong to, or the thing is everybody's.
 NAMED_IN_OTHER_QUERIES = {
@@ -683,7 +749,7 @@ def test_every_query_that_names_something_is_known(app: Flask) -> None:
     public = {rule.rule for rule in app.url_map.iter_rules() if app.view_functions[rule.endpoint].access == "public"}  # type: ignore[attr-defined]
     found = {
         path
-        for path, operations in app.extensions["tanpuhui_api"].spec.to_dict()["paths"].items()
+        for path, operations in app.extensions["tanpuhui_api"].description()["paths"].items()
         for parameter in operations.get("get", {}).get("parameters", [])
         if parameter.get("in") == "query" and path not in public
         if parameter["name"] in NAMES_A_PLACE or parameter["schema"].get("format") == "uuid"

@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
-from uuid import UUID
 
 import httpx
 import hypothesis
@@ -28,9 +27,6 @@ with warnings.catch_warnings():
     from schemathesis import GenerationMode
 
 from server.access import Role
-from server.clock import now
-from server.database import new_id
-from server.people.models import Resident, Staff
 
 pytestmark = pytest.mark.fuzz
 
@@ -74,22 +70,7 @@ class Known:
 def known(district: District) -> Known:
     """The world of the tests of access, with points to spend."""
     with district.session() as session:
-
-        def resident(community: str | None, **values: Any) -> UUID:
-            made = Resident(resident_id=new_id(), community_code=community, created_at=now(), **values)
-            session.add(made)
-            session.flush()
-            return made.resident_id
-
-        def staff(role: Role, *, division: str | None = None, organisation: UUID | None = None) -> UUID:
-            id = new_id()
-            scope = {"division": division, "organisation_id": organisation}
-            name = f"staff-{id.hex[-12:]}"
-            session.add(Staff(id=id, name=name, password_hash="unusable", role=role, created_at=now(), **scope))
-            session.flush()
-            return id
-
-        world = build(Makers(district.app, session, resident, staff), shared_partner="shared-partner")
+        world = build(Makers(district.app, session), shared_partner="shared-partner")
     (spare,) = district.residents(1)
     person, partner, reward = world.people["owner"][1], district.partner(), district.reward(cost=1, stock=1000)
     (member,) = district.bind([person], partner[0])
@@ -105,6 +86,9 @@ def known(district: District) -> Known:
             "partner_code": [partner[0]],
             "purpose": ["werun-steps", "ranking"],
             "code": ["120104", HOME],
+            "release": ["latest", "2026-10", "2026-Q4.1"],
+            "file": ["activity.csv", "activity.json"],
+            "name": ["annual-report.docx"],
             "programme": ["green-travel", "green-school"],
             "measured_on": ["2024-12-31"],
             "rubric_id": [str(world.shared["rubric_id"])],

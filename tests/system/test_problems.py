@@ -553,7 +553,7 @@ def test_every_described_query_parameter_refuses_odd_values_as_a_problem(
     resident = headers_of(make_resident(), is_resident=True)
     office = headers_of(make_staff(Role.DISTRICT, division="120104"), is_resident=False)
     unexpected, seen = [], 0
-    for path, operations in app.extensions["tanpuhui_api"].spec.to_dict()["paths"].items():
+    for path, operations in app.extensions["tanpuhui_api"].description()["paths"].items():
         operation = operations.get("get", {})
         address = path.replace("{", "").replace("}", "")
         permission = operation.get("x-permission")

@@ -81,6 +81,35 @@ def test_a_school_runs_a_challenge_from_draft_to_certificates(project: Path, ser
     assert re.fullmatch("[0-9a-f]{64}", manifest["sha256"])
 
 
+def test_a_survey_becomes_a_published_share_that_is_set_against_the_goal_and_reported(
+    project: Path, served_folder: Path
+) -> None:
+    printed = walk(project, served_folder, "docs/walks/green-travel-share.md")
+    lines = printed.splitlines()
+
+    refusals = ["wave-refused", "reviewed-by-another", "wave-locked", "annual-report-own"]
+    assert [line for line in lines if line in refusals] == refusals
+    assert [line for line in lines if line in {"draft", "reviewed", "published"}] == [
+        "draft",
+        "reviewed",
+        "published",
+        "published",
+    ]
+    strict = next(line for line in lines if line.startswith("strict: "))
+    plain, weighted, low, high, target = map(float, re.findall(r"0\.[0-9]+", strict))
+    # A plain count is above the line; the estimate holds it, and the answer is honest about that.
+    assert plain > high > target > weighted > low
+    assert "cannot-be-told-yet, wants" in strict
+    assert (lines.count("awarded"), sum(line.endswith("activities.csv: OK") for line in lines)) == (1, 1)
+    statuses = dict(
+        line.split() for line in lines if re.fullmatch("[a-z-]+ (met|not-met|no-data|followed|cannot-.*)", line)
+    )
+    assert statuses["green-travel-share"] == "cannot-be-told-yet"
+    assert statuses["participants"] == "no-data", "no year has been frozen"
+    assert "True" in lines, "the document"
+    assert lines[-1] == "every figure is the same, to the last digit"
+
+
 def test_a_community_goes_from_draft_to_plaque_and_off_it(project: Path, tmp_path: Path) -> None:
     # A service of its own: its clock is moved by more than a year.
     with served(project, tmp_path) as folder:

@@ -4,17 +4,20 @@ What belongs together is one bundle: the parameters of addresses that name its p
 """
 
 import hashlib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any
 from uuid import UUID, uuid5
 
+import msgspec
 import sqlalchemy as sa
 from flask import Flask
 from sqlalchemy.orm import Session
 
+from campaigns.annual_report.content import Content
+from campaigns.annual_report.models import DOCUMENT, AnnualReport, AnnualReportFile, ReportState
 from campaigns.attendance.models import CheckIn, CheckInSlot, CheckInWay, SlotKind
 from campaigns.creation import programmes
 from campaigns.creation.models import (
@@ -60,7 +63,12 @@ from points.earning.models import Behaviour, Grade
 from points.ledger import entries
 from points.ledger.models import ISSUANCE, Transfer, TransferKind
 from points.partners import bindings, registry
-from server.access import Role
+from points.share.diaries import rounds
+from points.share.diaries.rounds import RoundPlan
+from points.share.releases.models import ReleaseState, ShareRelease
+from points.share.survey.microdata import PersonRow, WaveRows, write_wave
+from points.share.survey.models import MarginCell, MarginSet, WaveKind
+from server.access import Actor, Role
 from server.clock import business_day, now
 from server.database import new_id
 from server.exports.models import Export, ExportFormat, ExportState
@@ -71,8 +79,8 @@ from server.files.store import store
 from server.notices import notices
 from server.notices.models import Notice
 from server.people.join_codes import hashed
-from server.people.models import OrganisationMembership
-from server.places.models import Division, DivisionLevel, Organisation, OrganisationKind
+from server.people.models import OrganisationMembership, Resident, Staff
+from server.places.models import Confidence, Division, DivisionLevel, Organisation, OrganisationKind
 from server.settings import Settings
 
 HOME, NEXT_DOOR, OTHER_STREET, OTHER_DISTRICT = "120104001001", "120104001003", "120104002001", "120103"
@@ -88,6 +96,8 @@ JOIN_CODE = "AAAA-AAAA"
 # Who answers for a place besides the people of the thing itself.
 DISTRICT = frozenset({"district", "colleague at the district"})
 OFFICES = DISTRICT | {"street"}
+STREETS = frozenset({"street", "another street"})
+DEFINITION = "green-travel-2020"
 
 
 @dataclass(frozen=True)
@@ -127,18 +137,37 @@ class World:
 
 @dataclass
 class Makers:
-    """What the fixtures give for making people, and the session to add to."""
+    """Makes people and things in a session."""
 
     app: Flask
     session: Session
-    resident: Callable[..., UUID]
-    staff: Callable[..., UUID]
     instant: datetime = field(default_factory=now)
 
     @property
     def settings(self) -> Settings:
         found: Settings = self.app.extensions["tanpuhui_settings"]
         return found
+
+    def resident(self, community: str | None, **values: Any) -> UUID:
+        """A resident."""
+        made = Resident(resident_id=new_id(), community_code=community, created_at=self.instant, **values)
+        self.add(made)
+        return made.resident_id
+
+    def staff(self, role: Role, *, division: str | None = None, organisation: UUID | None = None) -> UUID:
+        """A member of staff without a usable password."""
+        id = new_id()
+        made = Staff(
+            id=id,
+            name=f"staff-{id.hex[-12:]}",
+            password_hash="unusable",
+            role=role,
+            division=division,
+            organisation_id=organisation,
+            created_at=self.instant,
+        )
+        self.add(made)
+        return id
 
     def add(self, *rows: Any) -> None:
         """Add rows one after the other, as their keys want."""
@@ -177,6 +206,7 @@ def build(make: Makers, *, shared_partner: str) -> World:
             **organisations(ids),
             **campaigns(make, person, ids),
             **applications(make, person, ids),
+            **share_things(make, person),
         }
         make.add(*(membership(person["owner"], ids[name], make.instant) for name in ("一小", "商场")))
         make.session.commit()
@@ -193,7 +223,7 @@ def people_around(make: Makers, ids: Mapping[str, UUID]) -> dict[str, tuple[Role
     """Everybody: first of each role an insider, then those who have nothing to do with most of it."""
     resident, staff, district = make.resident, make.staff, HOME[:6]
     people = {
-        "owner": (Role.RESIDENT, resident(HOME, nickname="阿明")),
+        "owner": (Role.RESIDENT, resident(HOME, nickname="阿明", born_in=1990)),
         "community": (Role.COMMUNITY_STAFF, staff(Role.COMMUNITY_STAFF, division=HOME)),
         "school": (Role.SCHOOL_STAFF, staff(Role.SCHOOL_STAFF, organisation=ids["一小"])),
         "mall": (Role.ORGANISATION_STAFF, staff(Role.ORGANISATION_STAFF, organisation=ids["商场"])),
@@ -371,6 +401,138 @@ def organisations(ids: Mapping[str, UUID]) -> dict[str, Bundle]:
             ids.items(), (("school", "owner"), ("another school",), ("mall", "owner"), ("another mall",)), strict=True
         )
     }
+
+
+# The green-travel share, and the year's report
+
+
+def share_things(make: Makers, person: Mapping[str, UUID]) -> dict[str, Bundle]:
+    """A wave, margins, an estimate on its way, a round of diaries for which the owner was drawn, and a draft report.
+
+    All of it is the district's, and made by somebody of whom nobody here knows: four eyes stop none of them.
+    """
+    maker = make.staff(Role.DISTRICT, division=HOME[:6])
+    wave = write_wave(make.session, small_wave(make.instant), imported_by=maker, now=make.instant)
+    margins = MarginSet(
+        code="census-2020-margins",
+        population="六岁及以上常住人口",
+        source="测试",
+        confidence=Confidence.RECALLED,
+        as_of=business_day(make.instant),
+        age_min=6,
+        persons=100,
+        content_sha256=bytes(32),
+        loaded_at=make.instant,
+    )
+    cell = MarginCell(set_code=margins.code, variable="sex", category="male", persons=100)
+    release = ShareRelease(
+        id=new_id(),
+        year=wave.year,
+        revision=1,
+        state=ReleaseState.QUEUED,
+        definition_id=DEFINITION,
+        options={},
+        computed_by=maker,
+        requested_at=make.instant,
+    )
+    make.add(margins, cell, release)
+    round_id = opened_round(make, maker)
+    report = drafted_report(make, maker)
+    return {
+        "a wave": Bundle(("/api/v1/share/waves/",), {"wave_id": wave.id}, DISTRICT),
+        "margins": Bundle(("/api/v1/share/margins/",), {"code": margins.code}, DISTRICT | STREETS),
+        "an estimate": Bundle(
+            ("/api/v1/share/drafts/", "/api/v1/share/releases/"), {"release_id": release.id}, DISTRICT
+        ),
+        "a round of diaries": Bundle(("/api/v1/share/rounds/",), {"round_id": round_id}, DISTRICT | STREETS),
+        "the owner's diary": Bundle(("/api/v1/me/diaries/",), {"round_id": round_id}, seen("owner")),
+        "a draft report": Bundle(
+            ("/api/v1/annual-reports/drafts/",), {"report_id": report, "name": DOCUMENT}, DISTRICT
+        ),
+    }
+
+
+def small_wave(instant: datetime) -> WaveRows:
+    """A survey of one person, who stayed at home."""
+    day = business_day(instant)
+    return WaveRows(
+        code="household-survey",
+        year=day.year,
+        name="居民出行调查",
+        kind=WaveKind.HOUSEHOLD_SURVEY,
+        first_on=day,
+        last_on=day,
+        definition_id=DEFINITION,
+        frame="测试",
+        source="测试",
+        confidence=Confidence.RECALLED,
+        attributes=[],
+        persons=[PersonRow(key="p-1", base_weight=1.0, responded=True, cluster="c-1", attributes={})],
+        trips=[],
+    )
+
+
+def opened_round(make: Makers, maker: UUID) -> UUID:
+    """A round of diaries of tomorrow, drawn from the only resident whose age is known."""
+    tomorrow = business_day(make.instant) + timedelta(days=1)
+    planner, opener = (
+        Actor(id=each, role=Role.DISTRICT, session_id=new_id(), division=HOME[:6])
+        for each in (maker, make.staff(Role.DISTRICT, division=HOME[:6]))
+    )
+    wanted = RoundPlan(
+        code="diaries",
+        name="出行日记",
+        definition_id=DEFINITION,
+        first_on=tomorrow,
+        last_on=tomorrow,
+        answer_days=1,
+        closes_on=tomorrow + timedelta(days=2),
+        kept_days=30,
+        age_bands=[14],
+        reward_points=10,
+        reminder_days=[],
+        sample_size=1,
+    )
+    planned = rounds.plan(make.session, planner, wanted, now=make.instant)
+    key, jobs = make.settings.data_key, make.app.extensions["tanpuhui_jobs"]
+    rounds.open_round(make.session, opener, planned.id, seed=1, data_key=key, jobs=jobs, now=make.instant)
+    return planned.id
+
+
+def drafted_report(make: Makers, maker: UUID) -> UUID:
+    """A report on this year that says nothing, with its document."""
+    day = business_day(make.instant)
+    content = Content(
+        district_code=HOME[:6],
+        district_name="南开区",
+        year=day.year,
+        revision=1,
+        title_zh="年度评估报告",
+        title_en="Annual report",
+        document="测试",
+        document_number="",
+        document_on=day.isoformat(),
+        confidence="R",
+        made_on=day.isoformat(),
+        through=day.isoformat(),
+        correction="",
+        themes=[],
+        notes_zh=[],
+        notes_en=[],
+    )
+    report = AnnualReport(
+        id=new_id(),
+        year=day.year,
+        revision=1,
+        state=ReportState.DRAFT,
+        content=msgspec.to_builtins(content),
+        sha256=bytes(32),
+        made_by=maker,
+        made_at=make.instant,
+    )
+    document = AnnualReportFile(report_id=report.id, name=DOCUMENT, sha256=bytes(32), content=b"-")
+    make.add(report, document)
+    return report.id
 
 
 # Campaigns
