@@ -27,11 +27,12 @@ from bench.figures import latency_words, percentile_ms
 from bench.load import drive, request
 from bench.participation import ALL_RESIDENTS, DISTRICT, PLACES, readers
 from bench.running import end_tidily_when_terminated
-from bench.stage import RESIDENTS, Stage, stage
+from bench.stage import RESIDENTS, Stage, stage, wait_until_ready
 from points.statistics import counting, verification
 from points.statistics.jobs import count_everything_due
 from points.statistics.marks import FIRST_DAY
 from points.statistics.periods import CalendarPeriod, Grain, periods_with
+from server import serve
 from server.clock import business_day, now
 from server.database import run_transaction, transaction
 
@@ -187,7 +188,7 @@ def measure(
             counted, rebuild_s = _rebuild(on, count_seconds)
             rows = _rows_of(connection, counted)
             connection.execute("VACUUM ANALYZE")
-            again_s = _count_today_again(on, connection)
+            again_s = _count_a_day_again(on)
             _tell(f"rebuilt in {rebuild_s:.1f} s, a changed day again in {again_s:.1f} s")
             if size <= VERIFIED_ACTIVITIES_MAX:
                 _verify(on)
@@ -198,7 +199,10 @@ def measure(
                 f" {len(counted)} months, quarters and years in {rebuild_s:.1f} s: {rows / rebuild_s:,.0f} 条/s;"
                 f" 一日再统计 a changed day again {again_s:.1f} s",
             ]
-            # Made now: a count of hours would outlive a sign-in.
+            # Begun now: a count of hours outlives a sign-in, and the workers' connections too.
+            on.web.stop(serve.WEB_STOP_SECONDS_MAX)
+            on.web.start()
+            wait_until_ready(on)
             for name, latencies in _read(on, readers(on), rounds).items():
                 result.medians_ms.setdefault(name, []).append(percentile_ms(latencies, 0.5))
                 result.lines.append(f"  {name}: {latency_words(latencies)}")
@@ -293,19 +297,20 @@ def _rebuild(on: Stage, seconds: float) -> tuple[list[CalendarPeriod], float]:
             count_everything_due(FIRST_DAY, tell=tell)
         except _TimeIsUp:
             spent = time.perf_counter() - began
-            for period in {long for each in counted for long in periods_with(each.starts_on)[3:]}:
+            for period in sorted({long for each in counted for long in periods_with(each.starts_on)[3:]}):
                 run_transaction(partial(counting.count_long, period=period, now=now()))
             return counted, spent
     return counted, time.perf_counter() - began
 
 
-def _count_today_again(on: Stage, connection: psycopg.Connection) -> float:
-    """What the job finds every ten minutes: one day has changed; the seconds of the round that counts it."""
+def _count_a_day_again(on: Stage) -> float:
+    """What the frequent job does once a day of a counted month has changed: that day, its week and month; seconds."""
     yesterday = business_day(now()) - timedelta(days=1)
-    connection.execute("UPDATE community_day SET points = points WHERE day = %s", (yesterday,))
+    periods = [each for each in periods_with(yesterday) if each.grain in (Grain.DAY, Grain.WEEK, Grain.MONTH)]
     began = time.perf_counter()
-    with on.app.app_context():
-        count_everything_due(business_day(now()) - timedelta(days=70), nothing_waits=False)
+    with on.app.app_context(), transaction() as session:
+        session.connection().exec_driver_sql("SET LOCAL statement_timeout = 0")
+        counting.count_month(session, yesterday.replace(day=1), periods, now=now())
     return time.perf_counter() - began
 
 

@@ -251,6 +251,11 @@ def _wait(server: Server, path: str) -> None:
         time.sleep(0.1)
 
 
+def wait_until_ready(on: Stage) -> None:
+    """Return once the application answers, such as after its web server was started anew."""
+    _wait(on.server, "/readyz")
+
+
 def six_days_ago() -> datetime:
     """Midnight in Shanghai, six business days ago: events of the days since then are neither late nor in the future."""
     day = business_day(now()) - timedelta(days=6)
