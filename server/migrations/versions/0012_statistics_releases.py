@@ -97,9 +97,7 @@ def _tables() -> None:
         sa.CheckConstraint(
             "least(cell_count, exact_count, file_count) >= 0", name=op.f("statistics_release_counts_check")
         ),
-        sa.ForeignKeyConstraint(
-            ["replaces"], ["statistics_release.id"], name=op.f("statistics_release_replaces_fkey")
-        ),
+        sa.ForeignKeyConstraint(["replaces"], ["statistics_release.id"], name=op.f("statistics_release_replaces_fkey")),
         sa.PrimaryKeyConstraint("id", name=op.f("statistics_release_pkey")),
         sa.UniqueConstraint("grain", "starts_on", "revision", name="statistics_release_revision_key"),
         sa.UniqueConstraint("replaces", name=op.f("statistics_release_replaces_key")),
