@@ -298,7 +298,9 @@ def _rebuild(on: Stage, seconds: float) -> tuple[list[CalendarPeriod], float]:
         except _TimeIsUp:
             spent = time.perf_counter() - began
             for period in sorted({long for each in counted for long in periods_with(each.starts_on)[3:]}):
-                run_transaction(partial(counting.count_long, period=period, now=now()))
+                with transaction() as session:
+                    session.connection().exec_driver_sql("SET LOCAL statement_timeout = 0")
+                    counting.count_long(session, period, now=now())
             return counted, spent
     return counted, time.perf_counter() - began
 

@@ -1,7 +1,7 @@
 """Reading the kept counts of activity: exact for staff in their scope, by place, by behaviour and mode, over time.
 
-A report reads its own rows by key and nothing else, whatever the number of activities. What everybody may read are the
-frozen releases (`releases`), which hide what could point at somebody.
+A report reads its own rows by key and nothing else, whatever the number of activities. What everybody may read are
+frozen releases, which hide what could point at somebody.
 """
 
 from collections.abc import Mapping, Sequence
