@@ -2,8 +2,9 @@
 
 A year of activities of 890,000 residents is loaded in bulk, the counts are built by the rebuild command's own function,
 and every report is read over HTTP: its time must not grow with the activities. Runs alone with
-`python -m bench.reports --activities 1000000 100000000`; one size is loaded after the other. A hundred million need
-40 GB of disk and two hours; `--count-seconds 1` counts the newest month alone, with its quarter and year.
+`python -m bench.reports --activities 1000000 100000000`: one size is loaded after the other, then all are read in turns
+and so under the same load. A hundred million need 40 GB of disk and two hours; `--count-seconds 1` counts the newest
+month alone, with its quarter and year. With `--data FOLDER` what is loaded and counted stays, and a second run reads.
 
 In bulk means: into unlogged tables, without triggers and without the unique and exclusion constraints of `activity` and
 `transfer`, which no report reads; the primary keys are built after the rows, the block range indexes with them. Beyond
@@ -12,14 +13,16 @@ report of activity reads, stays empty.
 """
 
 import argparse
+import contextlib
 import json
 import sys
+import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from datetime import timedelta
-from functools import partial
+from datetime import date, timedelta
+from pathlib import Path
 
 import psycopg
 
@@ -27,12 +30,11 @@ from bench.figures import latency_words, percentile_ms
 from bench.load import drive, request
 from bench.participation import ALL_RESIDENTS, DISTRICT, PLACES, readers
 from bench.running import end_tidily_when_terminated
-from bench.stage import RESIDENTS, Stage, stage, wait_until_ready
+from bench.stage import RESIDENTS, Stage, stage
 from points.statistics import counting, verification
 from points.statistics.jobs import count_everything_due
 from points.statistics.marks import FIRST_DAY
 from points.statistics.periods import CalendarPeriod, Grain, periods_with
-from server import serve
 from server.clock import business_day, now
 from server.database import run_transaction, transaction
 
@@ -156,59 +158,64 @@ _EMPTIED = (
 
 @dataclass(slots=True)
 class Result:
-    """What each size found: lines for people, and the median and the 99th percentile of each report."""
+    """Lines for people, and the latencies of each report by the number of activities, in seconds."""
 
     lines: list[str] = field(default_factory=list)
-    medians_ms: dict[str, list[float]] = field(default_factory=dict)
+    latencies_s: dict[str, dict[int, list[float]]] = field(default_factory=dict)
 
     def words(self) -> list[str]:
-        """The result in words, with each report's growth from the smallest size to the largest."""
-        growth = [f"{name}: {found[-1] / found[0]:.2f}" for name, found in self.medians_ms.items() if len(found) > 1]
-        return [
-            *self.lines,
-            *([f"最大量与最小量的中位耗时比 largest : smallest, medians: {'; '.join(growth)}"] if growth else []),
-        ]
+        """The result in words: each report at each size, and its growth from the smallest to the largest."""
+        told = list(self.lines)
+        for name, sizes in self.latencies_s.items():
+            told += [f"  {name}, {size:,}: {latency_words(found)}" for size, found in sizes.items()]
+            smallest, largest = sizes[min(sizes)], sizes[max(sizes)]
+            if smallest is not largest:
+                growth = [percentile_ms(largest, at) / percentile_ms(smallest, at) for at in (0.5, 0.99)]
+                told.append(f"    耗时比 largest : smallest, median {growth[0]:.2f}, p99 {growth[1]:.2f}")
+        return told
 
 
-def measure(
-    on: Stage,
-    sizes: Sequence[int],
-    *,
-    rounds: int = 25,
-    residents: int = ALL_RESIDENTS,
-    count_seconds: float = 86_400.0,
-) -> Result:
-    """Load, count and read, for each number of activities."""
-    result = Result()
+def prepare(on: Stage, size: int, *, residents: int = ALL_RESIDENTS, count_seconds: float = 86_400.0) -> list[str]:
+    """Load so many activities and count them; what it took, in words."""
     with psycopg.connect(on.postgres.url, autocommit=True) as connection:
         _add_people(connection, residents - RESIDENTS)
-        for size in sizes:
-            loaded_s = _load(on, size)
-            held = connection.execute("SELECT pg_size_pretty(pg_database_size(current_database()))").fetchone()
-            counted, rebuild_s = _rebuild(on, count_seconds)
-            rows = _rows_of(connection, counted)
-            connection.execute("VACUUM ANALYZE")
-            again_s = _count_a_day_again(on)
-            _tell(f"rebuilt in {rebuild_s:.1f} s, a changed day again in {again_s:.1f} s")
-            if size <= VERIFIED_ACTIVITIES_MAX and rebuild_s <= count_seconds:
-                _verify(on)
-            result.lines += [
-                f"{size:,} 条活动 activities, {residents:,} 人 residents, {DAYS} 日 days;"
-                f" 数据库 database {held[0] if held else '?'}",
-                f"  装入 loaded in {loaded_s:.0f} s; 重建 rebuilt {rows:,} activities of"
-                f" {len(counted)} months, quarters and years in {rebuild_s:.1f} s: {rows / rebuild_s:,.0f} 条/s;"
-                f" 一日再统计 a changed day again {again_s:.1f} s",
-            ]
-            # Begun now: a count of hours outlives a sign-in, and the workers' connections too.
-            on.web.stop(serve.WEB_STOP_SECONDS_MAX)
-            on.web.start()
-            wait_until_ready(on)
-            for name, latencies in _read(on, readers(on), rounds).items():
-                result.medians_ms.setdefault(name, []).append(percentile_ms(latencies, 0.5))
-                result.lines.append(f"  {name}: {latency_words(latencies)}")
-            for line in result.lines:
-                _tell(line)
-    return result
+        loaded_s = _load(on, size)
+        held = connection.execute("SELECT pg_size_pretty(pg_database_size(current_database()))").fetchone()
+        counted, rebuild_s = _rebuild(on, count_seconds)
+        rows = _rows_of(connection, counted)
+        connection.execute("VACUUM ANALYZE")
+        again_s = _count_a_day_again(on)
+        _tell(f"rebuilt in {rebuild_s:.1f} s, a changed day again in {again_s:.1f} s")
+        if size <= VERIFIED_ACTIVITIES_MAX and rebuild_s <= count_seconds:
+            _verify(on)
+        connection.execute("CHECKPOINT")
+    return [
+        f"{size:,} 条活动 activities, {residents:,} 人 residents, {DAYS} 日 days;"
+        f" 数据库 database {held[0] if held else '?'}",
+        f"  装入 loaded in {loaded_s:.0f} s; 重建 rebuilt {rows:,} activities of"
+        f" {len(counted)} months, quarters and years in {rebuild_s:.1f} s: {rows / rebuild_s:,.0f} 条/s;"
+        f" 一日再统计 a changed day again {again_s:.1f} s",
+    ]
+
+
+def read_in_turns(
+    stages: Mapping[int, Stage], days: Mapping[int, date], rounds: int
+) -> dict[str, dict[int, list[float]]]:
+    """The latencies of each report at each size, each round by another reader; the sizes take turns."""
+    tokens = {size: readers(on) for size, on in stages.items()}
+    found: dict[str, dict[int, list[float]]] = {}
+    for name, path in REPORTS.items():
+        latencies = found.setdefault(name, {size: [] for size in stages})
+        for turn in range(rounds + 1):
+            for size, on in stages.items():
+                url = "/api/v1/statistics/" + path.format(day=days[size])
+                run = drive(
+                    on.server, [[request("GET", url, {"Authorization": f"Bearer {token}"}) for token in tokens[size]]]
+                )
+                _check(name, run.answers[0])
+                if turn:  # each worker's first answers prepare its statements
+                    latencies[size] += run.latencies_s
+    return found
 
 
 def _tell(text: str) -> None:
@@ -334,21 +341,6 @@ def _verify(on: Stage) -> None:
                 raise AssertionError(f"{finding.name}: {finding.first_wrong}")
 
 
-def _read(on: Stage, tokens: Sequence[str], rounds: int) -> dict[str, list[float]]:
-    """The latencies of each report, one reader after the other."""
-    yesterday = business_day(now()) - timedelta(days=1)
-    found = {}
-    for name, path in REPORTS.items():
-        url = "/api/v1/statistics/" + path.format(day=yesterday)
-        make = partial(request, "GET", url)
-        requests = [make({"Authorization": f"Bearer {token}"}) for token in tokens]
-        drive(on.server, [requests])  # each worker's first answers prepare its statements
-        run = drive(on.server, [requests * rounds])
-        _check(name, run.answers[0])
-        found[name] = run.latencies_s
-    return found
-
-
 def _check(name: str, answer: tuple[int, bytes]) -> None:
     """A report that answered quickly because it had nothing to say would prove nothing."""
     status, body = answer
@@ -364,12 +356,27 @@ def main() -> int:
     parser.add_argument("--activities", type=int, nargs="+", default=[1_000_000], help="sizes, one after the other")
     parser.add_argument("--residents", type=int, default=ALL_RESIDENTS)
     parser.add_argument("--count-seconds", type=float, default=86_400.0, help="begin no further month after these")
+    parser.add_argument("--data", type=Path, help="keep what is loaded and counted in this folder")
+    parser.add_argument("--rounds", type=int, default=25, help="of 40 readings of each report")
     options = parser.parse_args()
     end_tidily_when_terminated()
-    with stage() as on:
-        for line in measure(
-            on, options.activities, residents=options.residents, count_seconds=options.count_seconds
-        ).words():
+    with contextlib.ExitStack() as stack:
+        folder = options.data or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="tanpuhui-bench-")))
+        result, days = Result(), {}
+        for size in options.activities:
+            prepared = folder / f"{size}.json"
+            if not prepared.exists():
+                with stage(folder / str(size)) as on:
+                    lines = prepare(on, size, residents=options.residents, count_seconds=options.count_seconds)
+                    day = business_day(now()) - timedelta(days=1)
+                prepared.write_text(json.dumps({"lines": lines, "day": day.isoformat()}), encoding="utf-8")
+            kept = json.loads(prepared.read_text(encoding="utf-8"))
+            result.lines += kept["lines"]
+            days[size] = date.fromisoformat(kept["day"])
+        # Begun now: a count of hours outlives a sign-in, and the workers' connections too.
+        stages = {size: stack.enter_context(stage(folder / str(size))) for size in options.activities}
+        result.latencies_s = read_in_turns(stages, days, options.rounds)
+        for line in result.words():
             print(line, flush=True)
     return 0
 

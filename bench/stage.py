@@ -101,19 +101,30 @@ def pid_of(child: serve.Child) -> int:
 
 
 @contextlib.contextmanager
-def stage() -> Iterator[Stage]:
-    """Set everything up in a temporary folder, and take it down again."""
+def stage(kept: Path | None = None) -> Iterator[Stage]:
+    """Set everything up in a temporary folder, and take it down again.
+
+    What stands in a folder that is `kept` is used as it is, with the schema brought up to date, and stays afterwards.
+    """
     with contextlib.ExitStack() as stack:
-        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="tanpuhui-bench-")))
+        folder = kept or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="tanpuhui-bench-")))
+        folder.mkdir(parents=True, exist_ok=True)
+        key_file = folder / "partner.key"
         postgres = stack.enter_context(EmbeddedPostgres(folder / "postgres"))
         valkey = stack.enter_context(EmbeddedValkey(folder / "valkey"))
         environ = _environment(folder, postgres, valkey)
         settings = Settings.from_environment(environ)
         app = create_app(replace(settings, log_level="ERROR"))
-        partner_key = _fill(app, settings, postgres)
+        if key_file.exists():
+            with app.app_context():
+                upgrade()
+                db.engine.dispose()
+        else:
+            key_file.write_bytes(_fill(app, settings, postgres))
+        partner_key = key_file.read_bytes()
         web = _web("bench.empty:create_app", settings, environ, stack)
         bare_settings = replace(settings, port=free_port(), data_folder=folder / "bare")
-        (folder / "bare" / "log").mkdir(parents=True)
+        (folder / "bare" / "log").mkdir(parents=True, exist_ok=True)
         bare_web = _web("bench.empty:create_bare_app", bare_settings, environ, stack)
         bare = Server(bare_settings.host, bare_settings.port)
         _wait(Server(settings.host, settings.port), "/readyz")
@@ -124,7 +135,7 @@ def stage() -> Iterator[Stage]:
 def _environment(folder: Path, postgres: EmbeddedPostgres, valkey: EmbeddedValkey) -> dict[str, str]:
     """As `make run` completes it; nothing of the caller's own configuration."""
     kept = {name: os.environ[name] for name in ("PATH", "HOME", "LANG", "TMPDIR") if name in os.environ}
-    (folder / "log").mkdir()
+    (folder / "log").mkdir(exist_ok=True)
     environ = {
         **kept,
         "TANPUHUI_ENV": "development",

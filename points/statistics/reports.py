@@ -4,6 +4,7 @@ A report reads its own rows by key and nothing else, whatever the number of acti
 frozen releases, which hide what could point at somebody.
 """
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
@@ -13,12 +14,15 @@ import msgspec
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
+from points.earning import pricing
 from points.earning.models import Behaviour
+from points.earning.pricing import Tariff
 from points.statistics import intervals
 from points.statistics.intervals import Beside, Estimate
 from points.statistics.models import ALL_BEHAVIOURS, ALL_MODES
 from points.statistics.periods import CalendarPeriod, Grain, period_with
 from server.access import Actor
+from server.cache import Cache
 from server.errors import DomainError, NotFound
 from server.paging import decode, encode
 from server.places.models import DivisionLevel
@@ -183,7 +187,7 @@ class Report:
     is_due: bool
     rules: tuple[str, ...]  # the rule versions in force in the period
     rules_before: tuple[str, ...]
-    items: Sequence[Any]
+    items: Sequence[Any] | msgspec.Raw  # Raw: as JSON already
     next_cursor: str | None
 
 
@@ -234,10 +238,12 @@ def year_before(period: CalendarPeriod) -> CalendarPeriod | None:
 # What is known of the period and the one before
 
 _HEAD = sa.text("""
-SELECT counted_at, is_due FROM activity_period_count WHERE grain = :grain AND starts_on = :starts_on
+SELECT c.counted_at, coalesce(c.is_due, false) AS is_due, b.counted_at IS NOT NULL AS counted_then,
+       concat_ws(' ', c.counted_at, c.xmin, b.counted_at, b.xmin) AS edition
+FROM (SELECT) AS one
+LEFT JOIN activity_period_count c ON c.grain = :grain AND c.starts_on = :starts_on
+LEFT JOIN activity_period_count b ON b.grain = :grain AND b.starts_on = cast(:before_on AS date)
 """)
-
-_RULES = sa.text("SELECT id, valid_from, valid_to FROM rule_version ORDER BY id")
 
 
 @dataclass(frozen=True, slots=True)
@@ -252,6 +258,7 @@ class _Frame:
     rules_before: tuple[str, ...]
     counted_then: bool
     not_comparable: tuple[str, ...]  # why the two periods cannot be compared, by codes
+    edition: str  # another one with every counting of either period
 
     @property
     def keys(self) -> dict[str, Any]:
@@ -265,23 +272,36 @@ class _Frame:
 
 def _frame(session: Session, period: CalendarPeriod, *, today: date) -> _Frame:
     before = year_before(period)
-    counted_at, is_due = _head(session, period)
-    counted_then = before is not None and _head(session, before)[0] is not None
-    versions = session.execute(_RULES).all()
+    head = session.execute(
+        _HEAD,
+        {
+            "grain": period.grain.value,
+            "starts_on": period.starts_on,
+            "before_on": None if before is None else before.starts_on,
+        },
+    ).one()
     return _frame_of(
-        period, before, versions, counted_at=counted_at, is_due=is_due, counted_then=counted_then, today=today
+        period,
+        before,
+        pricing.current(session).versions,
+        counted_at=head.counted_at,
+        is_due=head.is_due,
+        counted_then=head.counted_then,
+        today=today,
+        edition=head.edition,
     )
 
 
 def _frame_of(
     period: CalendarPeriod,
     before: CalendarPeriod | None,
-    versions: Sequence[sa.Row[Any]],
+    versions: Sequence[Tariff],
     *,
     counted_at: datetime | None,
     is_due: bool,
     counted_then: bool,
     today: date,
+    edition: str = "",
 ) -> _Frame:
     rules, rules_before = _in_force(versions, period), _in_force(versions, before)
     reasons = {
@@ -299,22 +319,20 @@ def _frame_of(
         rules_before=rules_before,
         counted_then=counted_then,
         not_comparable=tuple(code for code, holds in reasons.items() if holds),
+        edition=edition,
     )
 
 
-def _head(session: Session, period: CalendarPeriod) -> tuple[datetime | None, bool]:
-    row = session.execute(_HEAD, {"grain": period.grain.value, "starts_on": period.starts_on}).first()
-    return (None, False) if row is None else (row.counted_at, row.is_due)
-
-
-def _in_force(versions: Sequence[sa.Row[Any]], period: CalendarPeriod | None) -> tuple[str, ...]:
-    """The rule versions in force on any day of a period."""
+def _in_force(versions: Sequence[Tariff], period: CalendarPeriod | None) -> tuple[str, ...]:
+    """The rule versions in force on any day of a period, by id."""
+    if period is None:
+        return ()
     return tuple(
-        each.id
-        for each in versions
-        if period is not None
-        and each.valid_from <= period.ends_on
-        and (each.valid_to is None or each.valid_to >= period.starts_on)
+        sorted(
+            each.version_id
+            for each in versions
+            if each.valid_from <= period.ends_on and (each.valid_to is None or each.valid_to >= period.starts_on)
+        )
     )
 
 
@@ -380,10 +398,12 @@ def _saving(method: str, mg: int | None, residents: int | None, before_mg: int |
 _BEFORE_ON = "cast(:before_on AS date)"
 
 # Every condition on the period's own rows: prepared for all values at once, the planner knows nothing of a condition on
-# the divisions.
+# the divisions. A page comes as one JSON text: 184 rows of 30 columns took three times as long.
 _PLACES = sa.text(f"""
-SELECT d.code, d.name, d.level, d.valid_from, d.valid_to, r.registered, {_NOW}, {_THEN},
-       {_columns("a", _PEOPLE_NAMES)}, {_columns("a", _SQUARE_NAMES)}
+SELECT cast(coalesce(json_agg(page.cells ORDER BY page.code), '[]') AS text) FROM (
+SELECT d.code, json_build_array(d.code, d.name, d.level, d.valid_from, d.valid_to, r.registered,
+       json_build_array({_NOW}), json_build_array({_THEN}),
+       json_build_array({_columns("a", _PEOPLE_NAMES)}), json_build_array({_columns("a", _SQUARE_NAMES)})) AS cells
 FROM registered_period r
 JOIN division d ON d.code = r.place_code
 LEFT JOIN activity_period a ON a.grain = :grain AND a.starts_on = :starts_on AND a.behaviour = :behaviour
@@ -393,15 +413,37 @@ LEFT JOIN activity_period b ON b.grain = :grain AND b.starts_on = {_BEFORE_ON} A
 WHERE r.grain = :grain AND r.starts_on = :starts_on AND starts_with(r.place_code, :within)
       AND (cast(:digits AS int) IS NULL OR length(r.place_code) = :digits) AND r.place_code > :after
 ORDER BY r.place_code LIMIT :limit
+) AS page
 """)  # noqa: S608 -- composed of constants of this module
+
+
+class _PlaceCells(msgspec.Struct, array_like=True, gc=False):
+    """What the statement above says of one place."""
+
+    code: str
+    name: str
+    level: str
+    valid_from: date
+    valid_to: date | None
+    registered: int
+    now: tuple[int, int, int, int, int, int, int, int]
+    then: tuple[int, int, int, int, int, int, int, int]
+    people: tuple[int, int, int, int]
+    squares: tuple[float, float, float, float]
+
+
+_PLACES_DECODER = msgspec.json.Decoder(list[_PlaceCells])
 
 # Of all places of a page at once: one subquery for each of 184 rows took half of the page's time.
 _PLACES_SAVED = sa.text(f"""
-SELECT place_code, method_id, starts_on = :starts_on, saved_co2e_mg, residents FROM activity_saving
+SELECT cast(coalesce(json_agg(json_build_array(place_code, method_id, starts_on = :starts_on, saved_co2e_mg, residents)
+                              ORDER BY place_code, method_id), '[]') AS text)
+FROM activity_saving
 WHERE grain = :grain AND starts_on IN (:starts_on, {_BEFORE_ON}) AND behaviour = :behaviour AND mode = :mode
       AND place_code BETWEEN :first AND :last
-ORDER BY place_code, method_id
 """)  # noqa: S608 -- composed of constants of this module
+
+_PLACES_SAVED_DECODER = msgspec.json.Decoder(list[tuple[str, str, bool, int, int]])
 
 _DISTRICT_SHARE = sa.text("""
 SELECT r.registered, coalesce(a.residents, 0)
@@ -410,6 +452,19 @@ LEFT JOIN activity_period a ON a.grain = :grain AND a.starts_on = :starts_on AND
     AND a.mode = :mode AND a.place_code = r.place_code
 WHERE r.grain = :grain AND r.starts_on = :starts_on AND r.place_code = :district
 """)
+
+
+class _KeptPage(msgspec.Struct, array_like=True):
+    """A page of places as it was made from one counting."""
+
+    items: msgspec.Raw
+    next_cursor: str | None
+
+
+_KEPT_PAGE = msgspec.json.Decoder(_KeptPage)
+
+# For names of places and census figures alone, which may be loaded meanwhile: a new counting is a new page at once.
+PAGE_KEPT_S = 60
 
 
 def places(
@@ -422,17 +477,41 @@ def places(
     today: date,
     limit: int,
     cursor: str | None,
+    cache: Cache | None = None,
 ) -> Report:
     """The places in the actor's scope in one period, by code, exact.
 
-    Raises NotFound outside the scope and for staff of one organisation, BadCursor.
+    A page of one counting is made once and then read from the cache. Raises NotFound outside the scope and for staff of
+    one organisation, BadCursor.
     """
     scope = scope_of(actor, within)
     frame = _frame(session, selection.period, today=today)
+    asked = (frame.keys, frame.edition, frame.not_comparable, selection.behaviour_code, selection.mode, scope, level)
+    key = f"places:{hashlib.sha256(msgspec.json.encode((*asked, limit, cursor))).hexdigest()}"
+    kept = cache.get(key) if cache else None
+    if kept is None:
+        items, next_cursor = _make_page(session, frame, selection, scope, level=level, limit=limit, cursor=cursor)
+        kept = msgspec.json.encode((items, next_cursor))
+        if cache:
+            cache.put(key, kept, seconds=PAGE_KEPT_S)
+    page = _KEPT_PAGE.decode(kept)
+    return _report(frame, selection, page.items, page.next_cursor)
+
+
+def _make_page(
+    session: Session,
+    frame: _Frame,
+    selection: Selection,
+    scope: str,
+    *,
+    level: DivisionLevel | None,
+    limit: int,
+    cursor: str | None,
+) -> tuple[list[PlaceActivity], str | None]:
     cell = {**frame.keys, "behaviour": selection.behaviour_code, "mode": selection.mode}
     district = session.execute(_DISTRICT_SHARE, {**cell, "district": scope[:6]}).first()
     district_share = intervals.share(district[1], district[0]) if district else None
-    rows = session.execute(
+    page = session.scalar(
         _PLACES,
         {
             **cell,
@@ -441,23 +520,26 @@ def places(
             "after": "" if cursor is None else decode(cursor, tuple[str])[0],
             "limit": limit + 1,
         },
-    ).all()
+    )
+    rows = _PLACES_DECODER.decode(page or "[]")
     populations = populations_within(session, scope)
-    saved = _saved_in_places(session, {**cell, "first": rows[0][0], "last": rows[-1][0]}) if rows else {}
+    saved = _saved_in_places(session, {**cell, "first": rows[0].code, "last": rows[-1].code}) if rows else {}
     items = [
         _place(
             frame,
             row,
-            saved.get(row[0], ()),
-            populations.get(row[0], ()),
+            saved.get(row.code, ()),
+            populations.get(row.code, ()),
             district_share.value if district_share else None,
         )
         for row in rows[:limit]
     ]
-    return _report(frame, selection, items, encode((rows[limit - 1][0],)) if len(rows) > limit else None)
+    return items, encode((rows[limit - 1].code,)) if len(rows) > limit else None
 
 
-def _report(frame: _Frame, selection: Selection, items: Sequence[Any], next_cursor: str | None = None) -> Report:
+def _report(
+    frame: _Frame, selection: Selection, items: Sequence[Any] | msgspec.Raw, next_cursor: str | None = None
+) -> Report:
     return Report(
         frame.period,
         selection.behaviour_code,
@@ -474,7 +556,8 @@ def _report(frame: _Frame, selection: Selection, items: Sequence[Any], next_curs
 def _saved_in_places(session: Session, values: dict[str, Any]) -> dict[str, tuple[Saving, ...]]:
     """The savings of a page's places by code, those of the year before beside them."""
     pairs: dict[str, dict[str, list[int | None]]] = {}
-    for place, method, is_now, mg, residents in session.execute(_PLACES_SAVED, values):
+    found = _PLACES_SAVED_DECODER.decode(session.scalar(_PLACES_SAVED, values) or "[]")
+    for place, method, is_now, mg, residents in found:
         pair = pairs.setdefault(place, {}).setdefault(method, [None, None, None])
         if is_now:
             pair[0], pair[1] = mg, residents
@@ -487,26 +570,26 @@ def _saved_in_places(session: Session, values: dict[str, Any]) -> dict[str, tupl
 
 def _place(
     frame: _Frame,
-    row: Sequence[Any],
+    row: _PlaceCells,
     savings: tuple[Saving, ...],
     populations: Sequence[PopulationEntry],
     district_share: float | None,
 ) -> PlaceActivity:
-    code, name, level, valid_from, valid_to, registered = row[:6]
-    amounts, then = Amounts(*row[6:14]), Amounts(*row[14:22])
-    people, squares = row[22:26], row[26:30]
+    amounts, then = Amounts(*row.now), Amounts(*row.then)
     return PlaceActivity(
-        place_code=code,
-        place_name=name,
-        level=level,
+        place_code=row.code,
+        place_name=row.name,
+        level=row.level,
         amounts=amounts,
         savings=savings,
-        per_registered=_spread(amounts, people, squares, registered, beside=district_share) if registered else None,
+        per_registered=_spread(amounts, row.people, row.squares, row.registered, beside=district_share)
+        if row.registered
+        else None,
         per_population=tuple(
             _spread(
                 amounts,
-                people,
-                squares,
+                row.people,
+                row.squares,
                 each.persons,
                 year=each.year,
                 source=each.source,
@@ -514,7 +597,7 @@ def _place(
             )
             for each in populations
         ),
-        year_on_year=_changes(frame, amounts, then, place_changed=_has_changed(frame, valid_from, valid_to)),
+        year_on_year=_changes(frame, amounts, then, place_changed=_has_changed(frame, row.valid_from, row.valid_to)),
     )
 
 
@@ -635,7 +718,7 @@ def series(
     validity = _validity(session, scope)
     spans = _periods_up_to(selection.period, min(periods, PERIODS_MAX))
     befores = [year_before(each) for each in spans]
-    versions = session.execute(_RULES).all()
+    versions = pricing.current(session).versions
     rows = session.execute(
         _SERIES,
         {

@@ -16,6 +16,7 @@ from points.statistics.reports import PERIODS_MAX, Report, Selection
 from server import audit
 from server.access import Permission, actor, require
 from server.api import Blueprint
+from server.cache import cache
 from server.clock import business_day, now
 from server.database import run_transaction, transaction
 from server.entries import DIVISION, in_our_time
@@ -308,7 +309,7 @@ def list_place_activities(query: dict[str, Any]) -> Response:
     """各区划活动统计. Read what was recorded in every place of the scope, with comparisons per resident."""
     selection, today = _selection(query), business_day(now())
     return _read(
-        lambda session: reports.places(session, actor(), selection, today=today, **query),
+        lambda session: reports.places(session, actor(), selection, today=today, cache=cache(), **query),
         "places",
         selection,
         query["within"],
