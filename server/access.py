@@ -22,6 +22,8 @@ class Role(enum.StrEnum):
     SCHOOL_STAFF = "school-staff"
     ORGANISATION_STAFF = "organisation-staff"  # of an agency, mall or enterprise
     ASSESSOR = "assessor"  # an expert who scores applications and sees no more than those
+    SUPERVISOR = "supervisor"  # 督导员, at a sorting site
+    COLLECTOR = "collector"  # 回收员, who weighs what is recycled
     STREET = "street"
     DISTRICT = "district"
     OPERATOR = "operator"
@@ -62,6 +64,23 @@ class Permission(enum.StrEnum):
     STATISTICS_RELEASE = "statistics:release"
     ANNUAL_REPORT = "annual-report:manage"
     LEDGER_CORRECT = "ledger:correct"
+    CODE_OWN = "code:own"
+    HOUSEHOLD_OWN = "household:own"
+    CODE_SCAN = "code:scan"
+    CARD_ISSUE = "card:issue"
+    DEVICE_MANAGE = "device:manage"
+    SITE_MANAGE = "site:manage"
+    SORTING_CONFIRM = "sorting:confirm"
+    SPOT_CHECK = "spot-check:do"
+    RECYCLING_ORDER = "recycling:order"
+    RECYCLING_COLLECT = "recycling:collect"
+    TRACK_OWN = "track:own"
+    APPEAL_OWN = "appeal:own"
+    REVIEW_READ = "review:read"
+    REVIEW_DECIDE = "review:decide"
+    AUDIT_RUN = "audit:run"
+    RULES_PROPOSE = "rules:propose"
+    RULES_APPROVE = "rules:approve"
 
 
 # Whoever signs in may sign out, and reads what they are told.
@@ -87,17 +106,45 @@ PERMISSIONS: dict[Role, frozenset[Permission]] = {
             Permission.CAMPAIGN_JOIN,
             Permission.CAMPAIGN_READ,
             Permission.DIARY_OWN,
+            Permission.CODE_OWN,
+            Permission.HOUSEHOLD_OWN,
+            Permission.RECYCLING_ORDER,
+            Permission.TRACK_OWN,
+            Permission.APPEAL_OWN,
             # For their own household (绿色家庭), and nobody else's.
             Permission.CREATION_APPLY,
             Permission.CREATION_READ,
         }
     ),
-    Role.COMMUNITY_STAFF: _APPLICANTS | {Permission.DIARY_RECORD},
+    Role.COMMUNITY_STAFF: _APPLICANTS
+    | {
+        Permission.DIARY_RECORD,
+        Permission.CODE_SCAN,
+        Permission.CARD_ISSUE,
+        Permission.SITE_MANAGE,
+        Permission.SORTING_CONFIRM,
+        Permission.SPOT_CHECK,
+        Permission.REVIEW_READ,
+        Permission.REVIEW_DECIDE,
+    },
     Role.SCHOOL_STAFF: _APPLICANTS,
     Role.ORGANISATION_STAFF: _APPLICANTS,
     Role.ASSESSOR: _EVERYBODY | {Permission.CREATION_READ, Permission.CREATION_ASSESS},
+    # They confirm what residents bring, and see nothing else of them.
+    Role.SUPERVISOR: _EVERYBODY | {Permission.CODE_SCAN, Permission.SORTING_CONFIRM},
+    Role.COLLECTOR: _EVERYBODY | {Permission.CODE_SCAN, Permission.RECYCLING_COLLECT},
     Role.STREET: _RUNNERS
-    | {Permission.ORGANISATION_RUN, Permission.CREATION_REVIEW, Permission.DIARY_RECORD, Permission.SHARE_READ},
+    | {
+        Permission.ORGANISATION_RUN,
+        Permission.CREATION_REVIEW,
+        Permission.DIARY_RECORD,
+        Permission.SHARE_READ,
+        Permission.CARD_ISSUE,
+        Permission.SITE_MANAGE,
+        Permission.SPOT_CHECK,
+        Permission.REVIEW_READ,
+        Permission.REVIEW_DECIDE,
+    },
     Role.DISTRICT: _RUNNERS
     | {
         Permission.CAMPAIGN_BUDGET,
@@ -113,9 +160,18 @@ PERMISSIONS: dict[Role, frozenset[Permission]] = {
         Permission.SHARE_RELEASE,
         Permission.STATISTICS_RELEASE,
         Permission.ANNUAL_REPORT,
+        Permission.CARD_ISSUE,
+        Permission.DEVICE_MANAGE,
+        Permission.SITE_MANAGE,
+        Permission.SPOT_CHECK,
+        Permission.REVIEW_READ,
+        Permission.REVIEW_DECIDE,
+        Permission.AUDIT_RUN,
+        Permission.RULES_PROPOSE,
+        Permission.RULES_APPROVE,
     },
     # An operator keeps the service running and sees no resident's affairs.
-    Role.OPERATOR: _EVERYBODY | {Permission.STAFF_MANAGE, Permission.PARTNER_MANAGE},
+    Role.OPERATOR: _EVERYBODY | {Permission.STAFF_MANAGE, Permission.PARTNER_MANAGE, Permission.DEVICE_MANAGE},
 }
 
 

@@ -9,7 +9,7 @@ from server import idempotency
 from server.clock import now
 from server.database import transaction
 from server.notices import notices
-from server.people import sessions
+from server.people import code_uses, scans, sessions
 
 log = structlog.get_logger()
 
@@ -23,6 +23,8 @@ OLD: dict[str, Callable[..., int]] = {
     "idempotency_record": idempotency.forget_old,
     "sign_in": sessions.forget_old,
     "notice": notices.forget_old,
+    "resident_code_use": code_uses.forget_old,
+    "scanner_scan": scans.forget_old,
 }
 
 

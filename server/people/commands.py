@@ -1,20 +1,23 @@
-"""`flask staff …`: staff accounts from the machine itself, above all the first one."""
+"""`flask staff …`: staff accounts from the machine itself, above all the first one. `flask codes …`: their limits."""
 
 from typing import IO
 from uuid import UUID
 
 import click
 import sqlalchemy as sa
+from flask import current_app
 from flask.cli import AppGroup
 
 from server.access import Role
 from server.clock import now
-from server.database import transaction
+from server.database import run_transaction, transaction
 from server.errors import DomainError
+from server.people import code_limits
 from server.people.models import Staff
 from server.people.staff import PASSWORD_LENGTH_MAX, create, hash_password
 
 staff = AppGroup("staff", help="Staff accounts.")
+codes = AppGroup("codes", help="Residents' codes, cards and households.")
 
 ROLES = [role.value for role in Role if role is not Role.RESIDENT]
 
@@ -58,6 +61,18 @@ def create_staff(
     except DomainError as error:
         raise click.ClickException(f"{error.code}: {error}") from error
     click.echo(f"staff: {name} created as {role}", err=True)
+
+
+@codes.command("load")
+def load_code_limits() -> None:
+    """Load the limits of codes, cards and households of the district's folder; a second time changes nothing."""
+    folder = current_app.extensions["tanpuhui_settings"].district_folder
+    try:
+        entries = code_limits.read_limits(folder)
+        added = run_transaction(lambda session: code_limits.load(session, entries))
+    except code_limits.CodeDataError as error:
+        raise click.ClickException(str(error)) from error
+    click.echo(f"codes: {len(entries)} sets of limits in the data folder, {added} added", err=True)
 
 
 def _password(file: IO[str] | None) -> str:

@@ -29,10 +29,11 @@ TEXT_VERSIONS: dict[ConsentPurpose, str] = {
     ConsentPurpose.WERUN_STEPS: "2026-11-01",
     ConsentPurpose.PARTNER: "2026-11-01",
     ConsentPurpose.RANKING: "2026-11-01",
+    ConsentPurpose.TRACKS: "2026-11-22",
 }
 
-# Terms end with the account and a partner's consent with its binding; these two stand alone.
-OPTIONAL_PURPOSES = (ConsentPurpose.WERUN_STEPS, ConsentPurpose.RANKING)
+# Terms end with the account and a partner's consent with its binding; these stand alone.
+OPTIONAL_PURPOSES = (ConsentPurpose.WERUN_STEPS, ConsentPurpose.RANKING, ConsentPurpose.TRACKS)
 
 DISTRICT_CODE_LENGTH = 6
 
@@ -57,6 +58,22 @@ class AccountDisabled(Forbidden):
         "账号已停用, 请联系区级管理部门",
         "This account is disabled; contact the district office",
     )
+
+
+class HomeCommunityMissing(Conflict):
+    """Points are counted for a community, so there must be one first."""
+
+    code, title_zh, title_en = (
+        "home-community-missing",
+        "请先选择所在社区",
+        "Choose your home community first (PATCH /me)",
+    )
+
+
+class ConsentMissing(Conflict):
+    """This needs a consent that was not given, or was withdrawn."""
+
+    code, title_zh, title_en = "consent-missing", "需要先同意授权", "Give the consent for this first"
 
 
 class PhoneTaken(Conflict):

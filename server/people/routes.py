@@ -278,7 +278,11 @@ def list_consents() -> dict[str, list[ConsentState]]:
 @blueprint.arguments(ConsentEntry, required=False)
 @blueprint.response(200, ConsentView)
 def give_consent(entry: dict[str, Any], purpose: str) -> ConsentState:
-    """同意授权. Give `werun-steps` (count WeChat's steps) or `ranking` (appear in rankings under the nickname)."""
+    """同意授权. Agree to one purpose by itself.
+
+    `werun-steps`: count WeChat's steps. `ranking`: appear in rankings under the nickname. `tracks`: send tracks of
+    trips as evidence, kept for 30 days at the most.
+    """
     with transaction() as session:
         return residents.give_consent(
             session, actor().id, purpose=residents.optional_purpose(purpose), now=now(), **entry
@@ -289,7 +293,10 @@ def give_consent(entry: dict[str, Any], purpose: str) -> ConsentState:
 @require(Permission.PROFILE_OWN)
 @blueprint.response(204)
 def withdraw_consent(purpose: str) -> None:
-    """撤回授权. Take `werun-steps` or `ranking` back; nothing else changes for the person."""
+    """撤回授权. Take `werun-steps`, `ranking` or `tracks` back; nothing else changes for the person.
+
+    With `tracks` every track that was sent goes at once.
+    """
     with transaction() as session:
         residents.withdraw_consent(session, actor().id, purpose=residents.optional_purpose(purpose), now=now())
 

@@ -41,13 +41,16 @@ HASHER = PasswordHasher.from_parameters(RFC_9106_LOW_MEMORY)
 _HASHING = threading.BoundedSemaphore(2)
 HASHING_WAIT_S = 5.0
 
-# What each role answers for: a prefix of division codes of this length, or (school staff) one organisation.
-DIVISION_LENGTH: dict[Role, int] = {
-    Role.COMMUNITY_STAFF: 12,
-    Role.STREET: 9,
-    Role.ASSESSOR: 6,
-    Role.DISTRICT: 6,
-    Role.OPERATOR: 6,
+# What each role answers for: a prefix of division codes of one of these lengths, or (school staff) one organisation.
+# Who stands at a sorting site may serve a community or a whole street, and a recycler's round has no fixed size.
+DIVISION_LENGTHS: dict[Role, tuple[int, ...]] = {
+    Role.COMMUNITY_STAFF: (12,),
+    Role.SUPERVISOR: (12, 9),
+    Role.COLLECTOR: (12, 9, 6),
+    Role.STREET: (9,),
+    Role.ASSESSOR: (6,),
+    Role.DISTRICT: (6,),
+    Role.OPERATOR: (6,),
 }
 
 
@@ -67,7 +70,7 @@ class ScopeInvalid(DomainError):
     """The scope does not suit the role.
 
     Community staff answer for a community, a street for a street, the district office and operators for a district,
-    school staff for one organisation.
+    supervisors for a community or a street, collectors for any of the three, school staff for one organisation.
     """
 
     code, status, title_zh, title_en = "scope-invalid", 422, "管理范围与角色不符", "The scope does not suit the role"
@@ -286,7 +289,7 @@ def _require_scope(
         elif session.get(Organisation, organisation_id) is None:
             raise NotFound
         return
-    if division is None or organisation_id is not None or len(division) != DIVISION_LENGTH.get(role):
+    if division is None or organisation_id is not None or len(division) not in DIVISION_LENGTHS.get(role, ()):
         raise ScopeInvalid
     if actor is not None:
         actor.require_cover(division)

@@ -302,7 +302,7 @@ def test_a_consent_to_a_superseded_text_is_refused_and_counts_no_more(
     assert residents.has_consent(session, resident_id, ConsentPurpose.RANKING)
 
 
-@pytest.mark.parametrize("purpose", ["terms", "partner", "tracks", "%00"])
+@pytest.mark.parametrize("purpose", ["terms", "partner", "photographs", "%00"])
 def test_other_purposes_are_not_given_or_taken_back_here(
     client: FlaskClient, sign_in_resident: HeadersOf, purpose: str
 ) -> None:

@@ -361,6 +361,6 @@ def test_a_password_is_one_however_it_is_typed() -> None:
 
 
 def test_every_staff_role_has_its_scope() -> None:
-    with_division = set(staff.DIVISION_LENGTH)
+    with_division = set(staff.DIVISION_LENGTHS)
 
     assert with_division | ORGANISATION_ROLES | {Role.RESIDENT} == set(Role)
