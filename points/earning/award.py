@@ -6,47 +6,71 @@ that could go wrong between two requests is decided by the rows' own locks and c
 1. the activities, where a duplicate or an overlapping trip falls out (ON CONFLICT DO NOTHING);
 2. the cap usage, whose upsert locks the resident's week and returns what stood before;
 3. transfer, lot, debt and the resident's day, all computed from 2 inside the same statement;
-4. the community's day, last and in sorted order, because many residents share it and its lock should be short.
+4. the bounds of households, devices, staff and sites, with one guarded upsert in sorted order, in that statement too:
+   where one is passed, 1 to 4 are rolled back to a savepoint and done again without the claims beyond it;
+5. the community's day, last and in sorted order, because many residents share it and its lock should be short.
 """
 
 from collections.abc import Mapping, Sequence
-from datetime import datetime
-from typing import Any, NamedTuple
+from datetime import date, datetime
 from uuid import UUID
 
 import msgspec
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
-from points.earning import pricing
+from points.earning import bounds, holds, pricing
 from points.earning.claims import Award, Claim, Reason
 from points.earning.models import Outcome
-from points.earning.pricing import Priced
+from points.earning.pricing import Priced, Tariffs
 from points.ledger.models import ISSUANCE
 
 CLAIMS_MAX = 10_000
+BOUND_TRIES = 3
 
 _RECORD = """
     n int, id uuid, resident_id uuid, behaviour text, mode text, grade text, source text, external_id text,
-    started_at timestamptz, ended_at timestamptz, received_at timestamptz, business_day date, week_on date,
-    week_day int, distance_m int, weight_g int, steps int, acts int, site text, site_kind text, timing text,
-    channel text, priced_points int, saved_co2e_mg bigint, method_id text, rule_version_id text, cap_group text,
-    day_cap int, week_cap int, expires_on date, community_code text, reason text"""
+    started_at timestamptz, ended_at timestamptz, received_at timestamptz, business_day date, distance_m int,
+    weight_g int, steps int, steps_before int, acts int, site text, site_kind text, timing text, channel text,
+    device text, staff_id uuid, household_id uuid, priced_points int, saved_co2e_mg bigint, method_id text,
+    rule_version_id text, cap_group text, day_cap int, week_cap int, expires_on date, community_code text, reason text,
+    outcome text"""
+
+# What most claims have in common is left out of their JSON. 1900 began with a Monday.
+_CLAIM = f"""claim AS MATERIALIZED (
+    SELECT n, id, resident_id, behaviour, mode, grade, source, external_id, started_at,
+           coalesce(ended_at, started_at) AS ended_at, coalesce(received_at, :now) AS received_at, business_day,
+           (business_day - date '1900-01-01') % 7 AS week_day,
+           business_day - (business_day - date '1900-01-01') % 7 AS week_on, distance_m, weight_g, steps, steps_before,
+           coalesce(acts, 1) AS acts, site, site_kind, timing, channel, device, staff_id, household_id, priced_points,
+           saved_co2e_mg, method_id, rule_version_id, cap_group, day_cap, week_cap, expires_on, community_code, reason,
+           outcome
+    FROM json_to_recordset(cast(:rows AS json)) AS c ({_RECORD})
+)"""  # noqa: S608 -- composed of constants of this module
 
 _COLUMNS = """
     resident_id, id, behaviour, mode, grade, source, external_id, started_at, ended_at, received_at, business_day,
-    community_code, distance_m, weight_g, steps, acts, site, site_kind, timing, channel, priced_points, saved_co2e_mg,
-    method_id, rule_version_id"""
+    community_code, distance_m, weight_g, steps, steps_before, acts, site, site_kind, timing, channel, device, staff_id,
+    household_id, priced_points, saved_co2e_mg, method_id, rule_version_id"""
 
-_PAY = sa.text(f"""
-WITH claim AS MATERIALIZED (
-    SELECT * FROM json_to_recordset(cast(:rows AS json)) AS c ({_RECORD})
-), written AS (
-    -- Sorted, so that two batches meet the same residents in the same order and cannot deadlock.
+# Sorted, so that two batches meet the same residents in the same order and cannot deadlock.
+_WRITE = f"""
     INSERT INTO activity ({_COLUMNS}, outcome)
     SELECT {_COLUMNS}, 'awarded' FROM claim ORDER BY resident_id, started_at, external_id
     ON CONFLICT DO NOTHING
-    RETURNING id
+    RETURNING id"""  # noqa: S608 -- composed of constants of this module
+
+# One that was recorded and not paid. An overlap is an error here, because nothing says ON CONFLICT of an update.
+_WRITE_RECORDED = """
+    UPDATE activity SET outcome = 'awarded', reason = NULL, priced_points = claim.priced_points,
+           saved_co2e_mg = claim.saved_co2e_mg, method_id = claim.method_id, rule_version_id = claim.rule_version_id
+    FROM claim
+    WHERE activity.resident_id = claim.resident_id AND activity.id = claim.id
+      AND activity.outcome IN ('held', 'refused')
+    RETURNING activity.id"""
+
+_PAYING = f"""
+WITH {_CLAIM}, written AS (@written
 ), paid AS MATERIALIZED (
     SELECT claim.*,
            row_number() OVER (ORDER BY resident_id, started_at, external_id) AS turn
@@ -122,16 +146,49 @@ WITH claim AS MATERIALIZED (
         activities = kept.activities + EXCLUDED.activities, distance_m = kept.distance_m + EXCLUDED.distance_m,
         weight_g = kept.weight_g + EXCLUDED.weight_g, saved_co2e_mg = kept.saved_co2e_mg + EXCLUDED.saved_co2e_mg,
         points = kept.points + EXCLUDED.points
+), bound AS MATERIALIZED (
+    SELECT * FROM json_to_recordset(cast(:limits AS json)) AS b (version text, name text, "limit" bigint)
+), counted AS (
+    -- One pass for each kind: a claim counts to few of them, and most claims only to a household's.
+    SELECT 'household' AS name, 'household' AS kind, household_id::text AS subject, business_day AS day,
+           max(rule_version_id) AS version, sum(points) AS points
+    FROM final WHERE household_id IS NOT NULL AND points > 0 GROUP BY household_id, business_day
+    UNION ALL
+    SELECT CASE WHEN device LIKE 'phone:%' THEN 'phone' ELSE 'device' END,
+           CASE WHEN device LIKE 'phone:%' THEN 'phone' ELSE 'device' END, device, business_day, max(rule_version_id),
+           sum(points)
+    FROM final WHERE device IS NOT NULL AND points > 0 GROUP BY device, business_day
+    UNION ALL
+    SELECT 'staff', 'staff', staff_id::text, business_day, max(rule_version_id), sum(points)
+    FROM final WHERE staff_id IS NOT NULL AND points > 0 GROUP BY staff_id, business_day
+    UNION ALL
+    SELECT 'site', 'site', CASE WHEN grade = 'partner-signed' THEN source || ':' || site ELSE site END, business_day,
+           max(rule_version_id), sum(points)
+    FROM final WHERE site IS NOT NULL AND points > 0 GROUP BY 3, 4
+    UNION ALL
+    SELECT grade, 'grade', resident_id || ':' || grade, week_on, max(rule_version_id), sum(points)
+    FROM final WHERE grade IN (SELECT name FROM bound) AND points > 0 GROUP BY resident_id, grade, week_on
+), asked AS MATERIALIZED (
+    SELECT kind, subject, day, "limit", points FROM counted JOIN bound USING (version, name)
+), taken AS (
+    -- Sorted, so that two awards meet the shared rows in the same order.
+    INSERT INTO bound_usage AS kept (kind, subject, day, limit_points, taken_points)
+    SELECT kind, subject, day, "limit", points FROM asked WHERE points <= "limit" ORDER BY 1, 2, 3
+    ON CONFLICT (kind, subject, day) DO UPDATE
+        SET limit_points = EXCLUDED.limit_points, taken_points = kept.taken_points + EXCLUDED.taken_points
+        WHERE kept.taken_points + EXCLUDED.taken_points <= EXCLUDED.limit_points
+    RETURNING 1
 )
-SELECT n, points FROM final
-""")  # noqa: S608 -- composed of constants of this module
+SELECT n, points, (SELECT count(*) FROM asked) - (SELECT count(*) FROM taken) AS short FROM final
+"""  # noqa: S608 -- composed of constants of this module
 
-_REFUSE = sa.text(f"""
-WITH claim AS (
-    SELECT * FROM json_to_recordset(cast(:rows AS json)) AS c ({_RECORD})
-), written AS (
+_PAY = sa.text(_PAYING.replace("@written", _WRITE))
+_PAY_RECORDED = sa.text(_PAYING.replace("@written", _WRITE_RECORDED))
+
+_RECORD_UNPAID = sa.text(f"""
+WITH {_CLAIM}, written AS (
     INSERT INTO activity ({_COLUMNS}, outcome, reason)
-    SELECT {_COLUMNS}, 'refused', reason FROM claim ORDER BY resident_id, started_at, external_id
+    SELECT {_COLUMNS}, coalesce(outcome, 'refused'), reason FROM claim ORDER BY resident_id, started_at, external_id
     ON CONFLICT (resident_id, source, external_id) DO NOTHING
     RETURNING id
 )
@@ -157,54 +214,81 @@ class TooManyClaims(ValueError):
     """More than CLAIMS_MAX claims in one call: a fault of the caller, who must cut them."""
 
 
+# Where an enabled resident's points are counted: the community, None before one is chosen, and the household.
+Home = tuple[str | None, UUID | None]
+NO_HOME: Home = (None, None)
+
+
 def award(session: Session, claims: Sequence[Claim], *, now: datetime) -> list[Award]:
     """Pay what the claims are worth and say what became of each, in their order.
 
-    Duplicates are told apart by (resident, source, external id): nothing is stored for them. Refused claims are stored
-    with their reason, so that the resident can read it.
+    Duplicates are told apart by (resident, source, external id): nothing is stored for them. Refused and held claims
+    are stored with their reason, so that the resident can read it.
     """
     if len(claims) > CLAIMS_MAX:
         raise TooManyClaims(len(claims))
     tariffs = pricing.current(session)
     rows = [pricing.price(tariffs, claim, n, now=now) for n, claim in enumerate(claims)]
-    return award_priced(session, rows, _homes(session, rows), now=now)
+    return award_priced(session, rows, _homes(session, rows), tariffs=tariffs, now=now)
 
 
 def award_priced(
-    session: Session, rows: Sequence[Priced], homes: Mapping[UUID, str | None], *, now: datetime
+    session: Session, rows: Sequence[Priced], homes: Mapping[UUID, Home], *, tariffs: Tariffs, now: datetime
 ) -> list[Award]:
     """`award` for claims that the caller has priced already, numbered from 0 in their order.
 
-    `homes` has the home community of each enabled resident among them, None for one who has not chosen any.
+    `homes` has the home of each enabled resident among them.
     """
     to_pay: list[Priced] = []
-    to_refuse: list[Priced] = []
+    unpaid: list[Priced] = []
     answers: list[Award | None] = [None] * len(rows)
+    standing = holds.current(session, now=now)
+    any_stands = bool(standing)
     for row in rows:
-        home = homes.get(row.resident_id, "")
-        if home:
-            row.community_code = home
-            (to_refuse if row.reason else to_pay).append(row)
-        else:
-            reason = Reason.NO_COMMUNITY if home is None else Reason.UNKNOWN_RESIDENT
+        row.community_code, row.household_id = homes.get(row.resident_id, NO_HOME)
+        if row.community_code is None:
+            reason = Reason.NO_COMMUNITY if row.resident_id in homes else Reason.UNKNOWN_RESIDENT
             answers[row.n] = Award(Outcome.REFUSED, reason, 0, 0, None)
-    points = _pay(session, to_pay, now=now)
+            continue
+        if any_stands and row.reason is None:
+            row.reason = standing.reason_of(row)
+            row.outcome = row.reason and Outcome.HELD.value
+        (unpaid if row.reason else to_pay).append(row)
+    points = _pay_within_bounds(session, to_pay, tariffs, now=now)
     for row in to_pay:
         if row.n in points:
             answers[row.n] = _paid(row, points[row.n])
         else:
-            # It met its own external id, in which case the next statement finds it too, or another trip's time.
-            row.reason = Reason.OVERLAP
-            to_refuse.append(row)
-    refused = _refuse(session, to_refuse)
-    for row in to_refuse:
+            # It passed a bound; or it met its own external id, in which case the next statement finds it too; or
+            # another trip's time.
+            row.reason = row.reason or Reason.OVERLAP
+            unpaid.append(row)
+    recorded = _record_unpaid(session, unpaid, now=now)
+    for row in unpaid:
         answers[row.n] = (
-            Award(Outcome.REFUSED, row.reason, 0, 0, row.id)
-            if row.n in refused
+            Award(Outcome(row.outcome or Outcome.REFUSED), row.reason, 0, 0, row.id)
+            if row.n in recorded
             else Award(None, Reason.DUPLICATE, 0, 0, None)
         )
     _count_for_communities(session, to_pay, points)
     return [answer for answer in answers if answer is not None]
+
+
+def pay_recorded(session: Session, row: Priced, *, tariffs: Tariffs, now: datetime) -> int | None:
+    """Pay a claim that was recorded as held or refused; its points, or None: it passes a bound, and `row` says which.
+
+    Raises IntegrityError (activity_no_overlap_excl) when another trip of its time was paid meanwhile.
+    """
+    points = _pay_within_bounds(session, [row], tariffs, now=now, statement=_PAY_RECORDED)
+    _count_for_communities(session, [row], points)
+    return points.get(row.n)
+
+
+def pay_restored(session: Session, row: Priced, *, now: datetime) -> int | None:
+    """Pay a claim whose caps and bounds were taken when it was paid for the first time; None when it overlaps."""
+    points, _ = _pay(session, [row], now=now)
+    _count_for_communities(session, [row], points)
+    return points.get(row.n)
 
 
 def _paid(row: Priced, points: int) -> Award:
@@ -212,49 +296,92 @@ def _paid(row: Priced, points: int) -> Award:
     return Award(Outcome.AWARDED, reason, points, row.saved_co2e_mg, row.id)
 
 
-_HOMES = sa.text("SELECT resident_id, community_code FROM resident WHERE resident_id = ANY(:residents) AND enabled")
+_HOMES = sa.text("""
+SELECT resident.resident_id, community_code, household_id
+FROM resident LEFT JOIN household_member ON household_member.resident_id = resident.resident_id
+WHERE resident.resident_id = ANY(:residents) AND enabled
+""")
 
 
-def _homes(session: Session, rows: Sequence[Priced]) -> dict[UUID, str | None]:
-    """The home community of each enabled resident among the rows."""
-    return dict(session.execute(_HOMES, {"residents": list({row.resident_id for row in rows})}).all())
+def _homes(session: Session, rows: Sequence[Priced]) -> dict[UUID, Home]:
+    """The home of each enabled resident among the rows."""
+    found = session.execute(_HOMES, {"residents": list({row.resident_id for row in rows})})
+    return {resident_id: (community_code, household_id) for resident_id, community_code, household_id in found}
 
 
-def _pay(session: Session, rows: Sequence[Priced], *, now: datetime) -> dict[int, int]:
+def _pay_within_bounds(
+    session: Session, rows: Sequence[Priced], tariffs: Tariffs, *, now: datetime, statement: sa.TextClause = _PAY
+) -> dict[int, int]:
+    """Pay the rows; points by number. Those beyond a bound get its reason and are not paid.
+
+    First all are paid and the bounds taken with what that came to, because caps and overlaps decide what a claim pays.
+    Where a bound is short, the claims beyond it are left out by what the first try paid. As a cap then lets others
+    through, or another award takes the rest meanwhile, that can be short again: the last try locks the bounds and
+    counts every claim at its price.
+    """
+    if not any(bounds.may_count(row, tariffs) for row in rows):
+        return _pay(session, rows, now=now, statement=statement)[0]
+    keys: dict[int, list[tuple[bounds.Key, int]]] = {}
+    limits: dict[bounds.Key, int] = {}
+    for attempt in range(BOUND_TRIES):
+        with session.begin_nested() as savepoint:
+            if attempt == BOUND_TRIES - 1:
+                worth = {row.n: row.priced_points for row in rows}
+                bounds.refuse_beyond(rows, worth, keys, bounds.lock(session, limits))
+            left_in = [row for row in rows if row.reason is None]
+            points, fits = _pay(session, left_in, limits=tariffs.limits, now=now, statement=statement)
+            if not fits:
+                savepoint.rollback()
+        if fits:
+            return points
+        keys, limits = bounds.keys_of_all(rows, tariffs)
+        bounds.refuse_beyond(rows, points, keys, bounds.left(session, limits))
+    raise AssertionError("locked bounds cannot be passed")
+
+
+def _pay(
+    session: Session,
+    rows: Sequence[Priced],
+    *,
+    now: datetime,
+    limits: str = "[]",
+    statement: sa.TextClause = _PAY,
+) -> tuple[dict[int, int], bool]:
+    """The points of each row by its number, and whether they fit into every bound."""
     if not rows:
-        return {}
-    answer = session.execute(_PAY, {"rows": msgspec.json.encode(rows).decode(), "now": now})
-    return dict(answer.all())
+        return {}, True
+    keys = {"rows": msgspec.json.encode(rows).decode(), "limits": limits, "now": now}
+    paid = session.execute(statement, keys).all()
+    return {n: points for n, points, _ in paid}, not paid or paid[0].short == 0
 
 
-def _refuse(session: Session, rows: Sequence[Priced]) -> set[int]:
+def _record_unpaid(session: Session, rows: Sequence[Priced], *, now: datetime) -> set[int]:
     if not rows:
         return set()
-    return set(session.scalars(_REFUSE, {"rows": msgspec.json.encode(rows).decode()}))
-
-
-class _Counts(NamedTuple):
-    community_code: str
-    day: Any
-    behaviour: str
-    mode: str
-    method_id: str
+    return set(session.scalars(_RECORD_UNPAID, {"rows": msgspec.json.encode(rows).decode(), "now": now}))
 
 
 def _count_for_communities(session: Session, rows: Sequence[Priced], points: dict[int, int]) -> None:
-    sums: dict[_Counts, list[int]] = {}
+    sums: dict[tuple[str | None, date, str, str, str], list[int]] = {}
     for row in rows:
         if row.n not in points:
             continue
-        key = _Counts(row.community_code, row.business_day, row.behaviour, row.mode, row.method_id or "")
-        total = sums.setdefault(key, [0, 0, 0, 0, 0])
-        total[0] += row.acts
+        key = (row.community_code, row.business_day, row.behaviour, row.mode, row.method_id or "")
+        total = sums.get(key)
+        if total is None:
+            total = sums[key] = [0, 0, 0, 0, 0]
+        total[0] += 1 if row.acts is None else row.acts
         total[1] += row.distance_m or 0
         total[2] += row.weight_g or 0
         total[3] += row.saved_co2e_mg
         total[4] += points[row.n]
     if not sums:
         return
-    measures = ("activities", "distance_m", "weight_g", "saved_co2e_mg", "points")
-    counted = [{**key._asdict(), **dict(zip(measures, total, strict=True))} for key, total in sums.items()]
+    counted = [dict(zip(_COUNTED, (*key, *total), strict=True)) for key, total in sums.items()]
     session.execute(_COMMUNITY, {"rows": msgspec.json.encode(counted).decode()})
+
+
+_COUNTED = (
+    *("community_code", "day", "behaviour", "mode", "method_id"),
+    *("activities", "distance_m", "weight_g", "saved_co2e_mg", "points"),
+)

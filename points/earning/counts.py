@@ -43,6 +43,30 @@ def _difference(table: str, truth: str, key: tuple[str, ...]) -> str:
     )
 
 
+# What the bounds must be: whatever was paid, taken back meanwhile or not, under a version that bounds it. A restored
+# copy took nothing, because its original did.
+_BOUNDED = """
+    SELECT a.*, t.points FROM activity a JOIN transfer t ON t.resident_id = a.resident_id AND t.id = a.id
+    WHERE t.points > 0 AND a.source <> 'restored'"""
+
+_BOUND_USAGE = f"""
+    SELECT b.kind, s.subject, s.day, sum(a.points) AS points
+    FROM ({_BOUNDED}) a
+    JOIN bound_limit b ON b.version_id = a.rule_version_id
+    CROSS JOIN LATERAL (SELECT a.business_day AS day, CASE b.kind
+        WHEN 'household' THEN a.household_id::text
+        WHEN 'device' THEN CASE WHEN a.device NOT LIKE 'phone:%' THEN a.device END
+        WHEN 'phone' THEN CASE WHEN a.device LIKE 'phone:%' THEN a.device END
+        WHEN 'staff' THEN a.staff_id::text
+        WHEN 'site' THEN CASE WHEN a.grade = 'partner-signed' THEN a.source || ':' || a.site ELSE a.site END
+        END AS subject) s
+    WHERE s.subject IS NOT NULL GROUP BY 1, 2, 3
+    UNION ALL
+    SELECT 'grade', a.resident_id || ':' || a.grade, date_trunc('week', a.business_day::timestamp)::date, sum(a.points)
+    FROM ({_BOUNDED}) a
+    JOIN grade_term g ON g.version_id = a.rule_version_id AND g.grade = a.grade AND g.week_ceiling_points IS NOT NULL
+    GROUP BY 1, 2, 3"""  # noqa: S608 -- composed of constants of this module
+
 COUNT_CHECKS = (
     Check(
         "resident_day = activities",
@@ -70,6 +94,18 @@ COUNT_CHECKS = (
            LEFT JOIN transfer r ON r.resident_id = t.resident_id AND r.reverses_id = t.id
            WHERE (a.outcome = 'reversed') <> (r.id IS NOT NULL) ORDER BY 1, 2 LIMIT 3""",
         "SELECT count(*) FROM activity",
+    ),
+    Check(
+        "bound_usage = activities",
+        # Of days whose bounds were forgotten, nothing is kept to compare with.
+        f"""SELECT kind, subject, day, coalesce(kept.taken_points, 0) AS kept_points,
+                   coalesce(truth.points, 0) AS true_points
+            FROM (SELECT * FROM bound_usage WHERE kind <> 'drive') kept FULL JOIN ({_BOUND_USAGE}) truth
+                 USING (kind, subject, day)
+            WHERE coalesce(kept.taken_points, 0) <> coalesce(truth.points, 0)
+              AND day > (now() AT TIME ZONE 'Asia/Shanghai')::date - 390
+            ORDER BY 1, 2, 3 LIMIT 3""",  # noqa: S608 -- composed of constants of this module
+        "SELECT count(*) FROM bound_usage WHERE kind <> 'drive'",
     ),
 )
 
@@ -106,15 +142,25 @@ WHERE community_code = :community_code AND day = :day AND behaviour = :behaviour
   AND method_id = :method_id""")
 
 
-def revoke(session: Session, resident_id: UUID, activity_id: UUID, *, why: str, now: datetime) -> Activity:
-    """Take an awarded activity back: its points by a reversal, itself out of the counts. Its share of caps stays used.
+def revoke(
+    session: Session,
+    resident_id: UUID,
+    activity_id: UUID,
+    *,
+    why: str,
+    now: datetime,
+    reason: Reason = Reason.REVOKED,
+) -> Activity:
+    """Take an awarded activity back: its points by a reversal, itself out of the counts.
 
+    Its share of caps and bounds stays used: given back, whoever is caught could earn the same points once more, and a
+    bound would no longer say what an attacker can gain. `why` stands in the statement, `reason` is the activity's.
     Raises NotFound, AlreadyRevoked.
     """
     revoked = session.scalars(
         sa.update(Activity)
         .where(Activity.resident_id == resident_id, Activity.id == activity_id, Activity.outcome == Outcome.AWARDED)
-        .values(outcome=Outcome.REVERSED, reason=Reason.REVOKED.value)
+        .values(outcome=Outcome.REVERSED, reason=reason.value)
         .returning(Activity)
         .execution_options(populate_existing=True)
     ).one_or_none()

@@ -44,6 +44,29 @@ class Outcome(enum.StrEnum):
     REVERSED = "reversed"
 
 
+class BoundKind(enum.StrEnum):
+    """Whose points of a day are bounded beside the resident's own caps. The bound of a grade counts by the week."""
+
+    HOUSEHOLD = "household"
+    DEVICE = "device"  # a bin, a scale, a registered scanner
+    PHONE = "phone"  # an installation of the mini-program
+    STAFF = "staff"
+    SITE = "site"
+    DRIVE = "drive"
+    GRADE = "grade"
+
+
+class SubjectKind(enum.StrEnum):
+    """Whose claims can be held until a person has looked."""
+
+    RESIDENT = "resident"
+    HOUSEHOLD = "household"
+    DEVICE = "device"
+    SITE = "site"
+    STAFF = "staff"
+    PARTNER = "partner"
+
+
 class RuleVersion(Base):
     """One dated edition of the district's rules. Immutable once loaded; a change is a new version."""
 
@@ -60,6 +83,8 @@ class RuleVersion(Base):
     travel_method_id: Mapped[str] = mapped_column(sa.String(60), sa.ForeignKey("carbon_method.id"))
     recycling_method_id: Mapped[str] = mapped_column(sa.String(60), sa.ForeignKey("carbon_method.id"))
     rule_count: Mapped[int] = mapped_column(sa.SmallInteger)  # so that the database can refuse a rule added later
+    grade_count: Mapped[int] = mapped_column(sa.SmallInteger, server_default="0")
+    bound_count: Mapped[int] = mapped_column(sa.SmallInteger, server_default="0")
     content_sha256: Mapped[bytes] = mapped_column(sa.LargeBinary(32))
 
     __table_args__ = (
@@ -108,6 +133,40 @@ class EarningRule(Base):
     )
 
 
+class GradeTerm(Base):
+    """What a grade of evidence is worth in one rule version: its share of the points in percent, its ceiling a week.
+
+    A version without any pays every grade in full and has no ceilings.
+    """
+
+    __tablename__ = "grade_term"
+
+    version_id: Mapped[str] = mapped_column(sa.String(40), sa.ForeignKey("rule_version.id"), primary_key=True)
+    grade: Mapped[Grade] = mapped_column(choice(Grade, "grade"), primary_key=True)
+    percent: Mapped[int] = mapped_column(sa.SmallInteger)
+    week_ceiling_points: Mapped[int | None] = mapped_column(sa.Integer)
+
+    __table_args__ = (
+        sa.CheckConstraint("percent BETWEEN 1 AND 100", name="percent"),
+        sa.CheckConstraint("week_ceiling_points BETWEEN 0 AND 70000", name="week_ceiling"),
+    )
+
+
+class BoundLimit(Base):
+    """How many points all claims of one household, device, phone, staff member, site or drive can pay on one day."""
+
+    __tablename__ = "bound_limit"
+
+    version_id: Mapped[str] = mapped_column(sa.String(40), sa.ForeignKey("rule_version.id"), primary_key=True)
+    kind: Mapped[BoundKind] = mapped_column(choice(BoundKind, "kind"), primary_key=True)
+    day_points: Mapped[int] = mapped_column(sa.Integer)
+
+    __table_args__ = (
+        sa.CheckConstraint("day_points BETWEEN 0 AND 10000000", name="day_points"),
+        sa.CheckConstraint("kind <> 'grade'", name="not_grade"),  # those stand in grade_term
+    )
+
+
 class Activity(Base):
     """One claim and what became of it.
 
@@ -134,11 +193,15 @@ class Activity(Base):
     distance_m: Mapped[int | None] = mapped_column(sa.Integer)
     weight_g: Mapped[int | None] = mapped_column(sa.Integer)
     steps: Mapped[int | None] = mapped_column(sa.Integer)
+    steps_before: Mapped[int | None] = mapped_column(sa.Integer)  # what of the day was claimed before: None is 0
     acts: Mapped[int] = mapped_column(sa.SmallInteger, server_default="1")  # 0: a further sync of one day's steps
     site: Mapped[str | None] = mapped_column(sa.String(64))
     site_kind: Mapped[str | None] = mapped_column(sa.String(10))
     timing: Mapped[str | None] = mapped_column(sa.String(12))
     channel: Mapped[str | None] = mapped_column(sa.String(8))
+    device: Mapped[str | None] = mapped_column(sa.String(120))  # what vouched for it
+    staff_id: Mapped[UUID | None]  # who confirmed it
+    household_id: Mapped[UUID | None]  # the resident's when it was paid: whose bound it counted to
     outcome: Mapped[Outcome] = mapped_column(choice(Outcome, "outcome"))
     reason: Mapped[str | None] = mapped_column(sa.String(40))
     priced_points: Mapped[int] = mapped_column(sa.Integer, server_default="0")
@@ -159,6 +222,15 @@ class Activity(Base):
         # Few rows, none of them written by an award: how many of a community's records were taken back.
         sa.Index(
             "activity_reversed_ix", "community_code", "business_day", postgresql_where=sa.text("outcome = 'reversed'")
+        ),
+        # What waits for a person: few rows, and none of those that are paid at once.
+        sa.Index("activity_held_ix", "id", postgresql_where=sa.text("outcome = 'held'")),
+        # What came lately, for those who look at it later: detectors and spot checks.
+        sa.Index(
+            "activity_recorded_at_brin",
+            "recorded_at",
+            postgresql_using="brin",
+            postgresql_with={"pages_per_range": 32},
         ),
         # Activities arrive in the order of their days, so a block range index finds a period almost for nothing.
         sa.Index(
@@ -264,5 +336,64 @@ class StepDay(Base):
     day: Mapped[date] = mapped_column(primary_key=True)
     steps: Mapped[int] = mapped_column(sa.Integer)
     steps_before: Mapped[int] = mapped_column(sa.Integer, server_default="0")
+    walked_steps: Mapped[int] = mapped_column(sa.Integer, server_default="0")  # of walks that were paid by themselves
+    synced_at: Mapped[datetime | None]
 
-    __table_args__ = (sa.CheckConstraint("steps BETWEEN 0 AND 200000 AND steps_before >= 0", name="steps"),)
+    __table_args__ = (
+        sa.CheckConstraint("steps BETWEEN 0 AND 200000 AND steps_before >= 0", name="steps"),
+        sa.CheckConstraint("walked_steps BETWEEN 0 AND 1000000", name="walked_steps"),
+    )
+
+
+class BoundUsage(Base):
+    """How many points of its limit one subject has taken in one period: what bounds an attacker, whatever the trick.
+
+    `subject` is the household's, staff member's or drive's id, `partner:device`, `scanner:<id>`, `phone:<hash>`, the
+    site's code (`partner:site` when a partner says so), or `<resident>:<grade>`. `day` is the business day of the
+    occurrence, and the Monday of its week for a grade. Locked by the write itself; a reversal gives nothing back.
+    """
+
+    __tablename__ = "bound_usage"
+
+    kind: Mapped[BoundKind] = mapped_column(choice(BoundKind, "kind"), primary_key=True)
+    subject: Mapped[str] = mapped_column(sa.String(120), primary_key=True)
+    day: Mapped[date] = mapped_column(primary_key=True)
+    limit_points: Mapped[int]
+    taken_points: Mapped[int]
+
+    __table_args__ = (
+        sa.CheckConstraint("taken_points BETWEEN 0 AND limit_points", name="taken_points"),
+        sa.CheckConstraint("kind <> 'grade' OR extract(isodow FROM day) = 1", name="monday"),
+        sa.Index("bound_usage_day_brin", "day", postgresql_using="brin", postgresql_with={"pages_per_range": 32}),
+    )
+
+
+class HoldOrder(Base):
+    """While it stands, every claim of its subject is recorded and held: a person decides.
+
+    It ends by itself at `until`, because nobody may be kept waiting by a case that was forgotten.
+    """
+
+    __tablename__ = "hold_order"
+
+    id: Mapped[UUID] = mapped_column(primary_key=True)
+    subject_kind: Mapped[SubjectKind] = mapped_column(choice(SubjectKind, "subject_kind"))
+    subject: Mapped[str] = mapped_column(sa.String(120))
+    reason: Mapped[str] = mapped_column(sa.String(40))
+    case_id: Mapped[UUID | None]
+    placed_at: Mapped[datetime]
+    until: Mapped[datetime]
+    lifted_at: Mapped[datetime | None]
+
+    __table_args__ = (
+        sa.CheckConstraint("until > placed_at AND until <= placed_at + interval '92 days'", name="until"),
+        sa.CheckConstraint("lifted_at >= placed_at", name="lifted_at"),
+        sa.Index(
+            "hold_order_standing_key",
+            "subject_kind",
+            "subject",
+            "reason",
+            unique=True,
+            postgresql_where=sa.text("lifted_at IS NULL"),
+        ),
+    )

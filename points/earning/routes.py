@@ -9,19 +9,20 @@ from flask import current_app
 from sqlalchemy.orm import Session
 
 from points.earning import activities, counts, steps
-from points.earning.award import award
 from points.earning.claims import REASON_TEXTS, Award, Claim, Reason
 from points.earning.models import Activity, Behaviour, Grade, Outcome
+from points.earning.phones import phone_of
 from server import audit, paging
 from server.access import Permission, actor, require
 from server.api import Blueprint, page_schema
 from server.clock import business_day, now
 from server.database import new_id, run_transaction, transaction
-from server.errors import Conflict, InvalidRequest, NotFound
+from server.errors import InvalidRequest, NotFound
 from server.idempotency import idempotent, idempotent_required
 from server.limits import limiter, spend_limit
 from server.people import residents, wechat
 from server.people.models import ConsentPurpose, Resident
+from server.people.residents import ConsentMissing, HomeCommunityMissing
 
 blueprint = Blueprint(
     "earning", __name__, url_prefix="/api/v1", description="低碳行为 activities: record, history, savings"
@@ -30,20 +31,12 @@ blueprint = Blueprint(
 SAVINGS_DAYS_MAX = 731
 
 
-class HomeCommunityMissing(Conflict):
-    """Points are counted for a community, so there must be one first."""
-
-    code, title_zh, title_en = (
-        "home-community-missing",
-        "请先选择所在社区",
-        "Choose your home community first (PATCH /me)",
+def _installation() -> ma.fields.String:
+    return ma.fields.String(
+        load_default=None,
+        validate=ma.validate.Regexp(r"^[!-~]{8,64}(?!\n)$"),
+        metadata={"description": "The mini-program's own id of this installation; kept as a keyed hash only"},
     )
-
-
-class ConsentMissing(Conflict):
-    """This needs a consent that was not given, or was withdrawn."""
-
-    code, title_zh, title_en = "consent-missing", "需要先同意授权", "Give the consent for this first"
 
 
 class TripBody(ma.Schema):
@@ -64,6 +57,7 @@ class TripBody(ma.Schema):
         validate=ma.validate.Regexp(r"^[!-~]{8,64}(?!\n)$"),
         metadata={"description": "The phone's own id of this trip; sent again with the same id, it is not paid twice"},
     )
+    installation = _installation()
 
     @ma.validates_schema
     def _sane_years(self, data: dict[str, Any], **_: Any) -> None:
@@ -78,6 +72,7 @@ class StepsBody(ma.Schema):
 
     encrypted_data = ma.fields.String(required=True, validate=ma.validate.Length(1, 16_384))
     iv = ma.fields.String(required=True, validate=ma.validate.Length(1, 64))
+    installation = _installation()
 
 
 class RevocationBody(ma.Schema):
@@ -170,9 +165,9 @@ def record_trip(body: dict[str, Any]) -> dict[str, Any]:
         ended_at=body["ended_at"],
         received_at=instant,
         distance_m=body["distance_m"],
+        device=_phone(body),
     )
-
-    answer = run_transaction(lambda session: award(session, [claim], now=instant)[0])
+    answer = run_transaction(lambda session: steps.award_walks(session, [claim], now=instant)[0])
     if answer.reason is Reason.NO_COMMUNITY:
         raise HomeCommunityMissing
     return _award_view(answer)
@@ -196,7 +191,8 @@ def sync_steps(body: dict[str, Any]) -> list[dict[str, Any]]:
         days = wechat.werun_steps(
             session_key, body["iv"], body["encrypted_data"], appid=settings.wechat_appid, now=instant
         )
-        return [_award_view(each) for each in steps.sync(session, person, days, now=instant)]
+        synced = steps.sync(session, person, days, now=instant, device=_phone(body))
+        return [_award_view(each) for each in synced]
 
     return run_transaction(work)
 
@@ -254,6 +250,10 @@ def revoke_activity(body: dict[str, Any], resident_id: UUID, activity_id: UUID) 
         return activities.entry_of(revoked, 0)
 
     return run_transaction(work)
+
+
+def _phone(body: dict[str, Any]) -> str | None:
+    return phone_of(body["installation"], data_key=current_app.extensions["tanpuhui_settings"].data_key)
 
 
 def _require_home(session: Session, resident_id: UUID) -> None:

@@ -14,10 +14,16 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from points.carbon.models import Method
-from points.earning.models import Behaviour, EarningRule, Grade, RuleVersion
+from points.earning.models import Behaviour, BoundKind, BoundLimit, EarningRule, Grade, GradeTerm, RuleVersion
 
 FILE_BYTES_MAX = 200_000
 RULES_MAX = 500
+CEILING_POINTS_MAX = 70_000
+DAY_CAP_POINTS_MAX = 10_000
+BOUND_POINTS_MAX = 10_000_000
+SPEED_KMH_MAX = 1000
+_TEXT_LENGTHS = {"title_zh": 100, "title_en": 100, "source": 300, "travel_method": 60, "recycling_method": 60}
+_RANGES = {"late_days_max": (0, 60), "expiry_years": (1, 5)}
 
 _HEAD = {
     "id": str,
@@ -31,6 +37,9 @@ _HEAD = {
     "recycling_method": str,
     "rules": list,
 }
+# What a version may leave out: then every grade is paid in full, and nothing is bounded but the resident's caps.
+_OPTIONAL = {"grades": list, "bounds": dict}
+_GRADE_KEYS = {"grade", "percent", "week_ceiling_points"}
 _NUMBERS = (
     "points_per_act",
     "points_per_km",
@@ -42,6 +51,7 @@ _NUMBERS = (
     "day_cap_points",
     "week_cap_points",
 )
+_NEEDED = ("quantity_max", "day_cap_points", "week_cap_points")
 _RULE_KEYS = {"behaviour", "modes", "grade", "cap_group", *_NUMBERS}
 
 
@@ -55,10 +65,12 @@ class RulesChanged(RuleDataError):
 
 @dataclass(frozen=True, slots=True)
 class RuleFile:
-    """One rules file, checked. `rules` has one entry per mode."""
+    """One rules file, checked. `rules` has one entry per mode, `bounds` the points of a day by kind of subject."""
 
     head: dict[str, Any]
     rules: tuple[dict[str, Any], ...]
+    grades: tuple[dict[str, Any], ...]
+    bounds: dict[str, int]
     content_sha256: bytes
 
 
@@ -75,26 +87,77 @@ def read_file(path: Path) -> RuleFile:
     if path.stat().st_size > FILE_BYTES_MAX:
         raise RuleDataError(f"{path.name}: larger than {FILE_BYTES_MAX} bytes")
     try:
-        content = tomllib.loads(path.read_text("utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        return read_text(path.name, path.read_text("utf-8"))
+    except UnicodeDecodeError as error:
         raise RuleDataError(f"{path.name}: {error}") from error
-    for key, kind in _HEAD.items():
-        if not isinstance(content.get(key), kind):
-            raise RuleDataError(f"{path.name}: {key} is missing or no {kind.__name__}")
-    if content.keys() - _HEAD.keys():
-        raise RuleDataError(f"{path.name}: unknown key {sorted(content.keys() - _HEAD.keys())[0]}")
-    if not re.fullmatch(r"[a-z0-9][a-z0-9.-]{0,39}", content["id"]):
-        raise RuleDataError(f"{path.name}: id must be lower-case letters, digits, dots and hyphens")
-    rules = tuple(rule for raw in content.pop("rules") for rule in _read_rule(path.name, raw))
+
+
+def read_text(name: str, text: str) -> RuleFile:
+    """Check the text of a rules file; `name` is what the faults are told under. Raises RuleDataError."""
+    if len(text.encode()) > FILE_BYTES_MAX:
+        raise RuleDataError(f"{name}: larger than {FILE_BYTES_MAX} bytes")
+    try:
+        content = tomllib.loads(text)
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
+        raise RuleDataError(f"{name}: {error}") from error
+    _check_head(name, content)
+    rules = tuple(rule for raw in content.pop("rules") for rule in _read_rule(name, raw))
     if not 0 < len(rules) <= RULES_MAX:
-        raise RuleDataError(f"{path.name}: needs 1 to {RULES_MAX} rules")
+        raise RuleDataError(f"{name}: needs 1 to {RULES_MAX} rules")
     counted = Counter((rule["behaviour"], rule["mode"], rule["grade"]) for rule in rules)
     for named, count in counted.items():
         if count > 1:
-            raise RuleDataError(f"{path.name}: two rules for {' / '.join(named)}")
-    _check_caps(path.name, rules)
+            raise RuleDataError(f"{name}: two rules for {' / '.join(named)}")
+    _check_caps(name, rules)
+    grades = _read_grades(name, content.get("grades", []))
+    bounds = _read_bounds(name, content.get("bounds", {}))
     canonical = json.dumps([content, rules], sort_keys=True, default=str, ensure_ascii=False)
-    return RuleFile(content, rules, hashlib.sha256(canonical.encode()).digest())
+    return RuleFile(content, rules, grades, bounds, hashlib.sha256(canonical.encode()).digest())
+
+
+def _check_head(name: str, content: dict[str, Any]) -> None:
+    for key, kind in {**_HEAD, **{key: kind for key, kind in _OPTIONAL.items() if key in content}}.items():
+        if not isinstance(content.get(key), kind):
+            raise RuleDataError(f"{name}: {key} is missing or no {kind.__name__}")
+    if unknown := sorted(content.keys() - _HEAD.keys() - _OPTIONAL.keys()):
+        raise RuleDataError(f"{name}: unknown key {unknown[0]}")
+    if not re.fullmatch(r"[a-z0-9][a-z0-9.-]{0,39}", content["id"]):
+        raise RuleDataError(f"{name}: id must be lower-case letters, digits, dots and hyphens")
+    for key, length in _TEXT_LENGTHS.items():
+        if not 0 < len(content[key]) <= length or "\0" in content[key]:
+            raise RuleDataError(f"{name}: {key} has 1 to {length} characters")
+    for key, (lowest, highest) in _RANGES.items():
+        if type(content[key]) is not int or not lowest <= content[key] <= highest:
+            raise RuleDataError(f"{name}: {key} is from {lowest} to {highest}")
+    if type(content["valid_from"]) is not date or not 2000 <= content["valid_from"].year <= 2100:
+        raise RuleDataError(f"{name}: valid_from is a day of this century")
+
+
+def _read_grades(name: str, raw: list[Any]) -> tuple[dict[str, Any], ...]:
+    grades = []
+    for each in raw:
+        if not isinstance(each, dict) or not {"grade", "percent"} <= each.keys() <= _GRADE_KEYS:
+            raise RuleDataError(f"{name}: a grade has grade, percent and perhaps week_ceiling_points: {each}")
+        if each["grade"] not in {grade.value for grade in Grade}:
+            raise RuleDataError(f"{name}: unknown grade {each['grade']!r}")
+        if type(each["percent"]) is not int or not 1 <= each["percent"] <= 100:
+            raise RuleDataError(f"{name}: {each['grade']}: percent is whole and from 1 to 100")
+        ceiling = each.get("week_ceiling_points", 0)
+        if type(ceiling) is not int or not 0 <= ceiling <= CEILING_POINTS_MAX:
+            raise RuleDataError(f"{name}: {each['grade']}: week_ceiling_points is from 0 to {CEILING_POINTS_MAX}")
+        grades.append(each)
+    if grades and sorted(each["grade"] for each in grades) != sorted(grade.value for grade in Grade):
+        raise RuleDataError(f"{name}: grades names every grade once, or is left out")
+    return tuple(grades)
+
+
+def _read_bounds(name: str, raw: dict[str, Any]) -> dict[str, int]:
+    known = {kind.value for kind in BoundKind if kind is not BoundKind.GRADE}
+    if unknown := sorted(raw.keys() - known):
+        raise RuleDataError(f"{name}: unknown bound {unknown[0]!r}; known are {', '.join(sorted(known))}")
+    if any(type(points) is not int or not 0 <= points <= BOUND_POINTS_MAX for points in raw.values()):
+        raise RuleDataError(f"{name}: a bound is whole and from 0 to {BOUND_POINTS_MAX}")
+    return raw
 
 
 def _read_rule(name: str, raw: Any) -> list[dict[str, Any]]:
@@ -112,6 +175,19 @@ def _read_rule(name: str, raw: Any) -> list[dict[str, Any]]:
         isinstance(m, str) and re.fullmatch("[a-z0-9_-]{1,40}", m) for m in modes
     ):
         raise RuleDataError(f"{name}: {behaviour}: modes must be a list of names")
+    if not isinstance(cap_group, str) or not 0 < len(cap_group) <= 40:
+        raise RuleDataError(f"{name}: {behaviour}: cap_group is a name of at most 40 characters")
+    for key in _NEEDED:
+        if key not in numbers:
+            raise RuleDataError(f"{name}: {behaviour} / {grade}: {key} is missing")
+    day_cap, week_cap = numbers["day_cap_points"], numbers["week_cap_points"]
+    if not day_cap <= DAY_CAP_POINTS_MAX or not day_cap <= week_cap <= CEILING_POINTS_MAX:
+        raise RuleDataError(
+            f"{name}: {behaviour} / {grade}: a day's cap is at most {DAY_CAP_POINTS_MAX}, a week's from that to "
+            f"{CEILING_POINTS_MAX}"
+        )
+    if numbers.get("quantity_min", 0) > numbers["quantity_max"] or numbers.get("speed_max_kmh", 0) > SPEED_KMH_MAX:
+        raise RuleDataError(f"{name}: {behaviour} / {grade}: quantity_min, quantity_max or speed_max_kmh is impossible")
     common = {"behaviour": behaviour, "grade": grade, "cap_group": cap_group, **numbers}
     return [{**common, "mode": mode} for mode in modes]
 
@@ -128,7 +204,9 @@ def _check_caps(name: str, rules: tuple[dict[str, Any], ...]) -> None:
 def load(session: Session, files: list[RuleFile]) -> list[str]:
     """Add the versions that the database does not have; their ids. Each ends its predecessor the day before it begins.
 
-    Raises RulesChanged, RuleDataError (an unknown carbon method).
+    A file that does not begin after every version there is passed over: the district has adopted a later version of
+    its own meanwhile, and a packaged file must not change what is in force. Raises RulesChanged, RuleDataError (an
+    unknown carbon method).
     """
     added = []
     for file in files:
@@ -137,12 +215,16 @@ def load(session: Session, files: list[RuleFile]) -> list[str]:
             if stored.content_sha256 != file.content_sha256:
                 raise RulesChanged(f"{stored.id} is loaded with other content: give the change a new id")
             continue
-        _add(session, file)
+        latest = session.scalar(sa.select(sa.func.max(RuleVersion.valid_from)))
+        if latest is not None and file.head["valid_from"] <= latest:
+            continue
+        add(session, file)
         added.append(file.head["id"])
     return added
 
 
-def _add(session: Session, file: RuleFile) -> None:
+def add(session: Session, file: RuleFile) -> None:
+    """Add one version, which ends its predecessor the day before it begins. Raises RuleDataError (unknown method)."""
     head = file.head
     for key in ("travel_method", "recycling_method"):
         if session.get(Method, head[key]) is None:
@@ -152,21 +234,38 @@ def _add(session: Session, file: RuleFile) -> None:
         .where(RuleVersion.valid_to.is_(None), RuleVersion.valid_from < head["valid_from"])
         .values(valid_to=sa.cast(sa.literal(head["valid_from"]), sa.Date) - 1)
     )
-    session.add(
-        RuleVersion(
-            id=head["id"],
-            title_zh=head["title_zh"],
-            title_en=head["title_en"],
-            source=head["source"],
-            valid_from=head["valid_from"],
-            late_days_max=head["late_days_max"],
-            expiry_years=head["expiry_years"],
-            travel_method_id=head["travel_method"],
-            recycling_method_id=head["recycling_method"],
-            rule_count=len(file.rules),
-            content_sha256=file.content_sha256,
-        )
+    version, rows = models_of(file)
+    session.add(version)
+    session.flush()
+    session.add_all(rows)
+    session.flush()
+
+
+def models_of(file: RuleFile) -> tuple[RuleVersion, list[EarningRule | GradeTerm | BoundLimit]]:
+    """The rows that a file makes, none of them added to a session: the version, then its rules, grades and bounds."""
+    head = file.head
+    version = RuleVersion(
+        id=head["id"],
+        title_zh=head["title_zh"],
+        title_en=head["title_en"],
+        source=head["source"],
+        valid_from=head["valid_from"],
+        late_days_max=head["late_days_max"],
+        expiry_years=head["expiry_years"],
+        travel_method_id=head["travel_method"],
+        recycling_method_id=head["recycling_method"],
+        rule_count=len(file.rules),
+        grade_count=len(file.grades),
+        bound_count=len(file.bounds),
+        content_sha256=file.content_sha256,
     )
-    session.flush()
-    session.add_all(EarningRule(version_id=head["id"], **rule) for rule in file.rules)
-    session.flush()
+    rows: list[EarningRule | GradeTerm | BoundLimit] = []
+    for rule in file.rules:
+        kinds = {"behaviour": Behaviour(rule["behaviour"]), "grade": Grade(rule["grade"])}
+        rows.append(EarningRule(version_id=head["id"], **{**rule, **kinds}))
+    rows += [GradeTerm(version_id=head["id"], **{**term, "grade": Grade(term["grade"])}) for term in file.grades]
+    rows += [
+        BoundLimit(version_id=head["id"], kind=BoundKind(kind), day_points=points)
+        for kind, points in file.bounds.items()
+    ]
+    return version, rows

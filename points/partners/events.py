@@ -10,7 +10,7 @@ from uuid import UUID
 import msgspec
 from msgspec import Meta
 
-from points.earning.claims import Claim
+from points.earning.claims import Claim, Reason
 from points.earning.models import Behaviour, Grade
 
 Token = Annotated[str, Meta(min_length=1, max_length=64, pattern=r"^[!-~]+(?!\n)$")]
@@ -18,6 +18,8 @@ Instant = Annotated[datetime, Meta(tz=True)]
 # Bounded far above any rule, so that the rule and not the parser explains an implausible figure.
 Metres = Annotated[int, Meta(ge=1, le=1_000_000)]
 Grams = Annotated[int, Meta(ge=1, le=1_000_000)]
+# A device's own count of its acts; exact in every language's numbers.
+Sequence = Annotated[int, Meta(ge=0, le=2**53 - 1)]
 
 TravelMode = Literal["walk", "bicycle", "e-bike", "bus", "metro"]
 Category = Literal["recyclable", "hazardous", "kitchen", "residual"]
@@ -36,7 +38,10 @@ class Ride(msgspec.Struct, tag_field="kind", tag="ride", forbid_unknown_fields=T
 
 
 class BinDrop(msgspec.Struct, tag_field="kind", tag="bin-drop", forbid_unknown_fields=True, frozen=True, gc=False):
-    """One bag in a smart bin, its category after GB/T 19095-2019."""
+    """One bag in a smart bin, its category after GB/T 19095-2019.
+
+    `device` and `sequence` come together: the device's own name and its own count of the drop, which is paid once.
+    """
 
     id: Token
     member: Token
@@ -44,10 +49,12 @@ class BinDrop(msgspec.Struct, tag_field="kind", tag="bin-drop", forbid_unknown_f
     at: Instant
     site: Token
     weight_g: Grams | None = None
+    device: Token | None = None
+    sequence: Sequence | None = None
 
 
 class Weighing(msgspec.Struct, tag_field="kind", tag="recycling", forbid_unknown_fields=True, frozen=True, gc=False):
-    """One material weighed by a recycler, with the policy's three attributes."""
+    """One material weighed by a recycler, with the policy's three attributes. `device` and `sequence` as of a drop."""
 
     id: Token
     member: Token
@@ -58,6 +65,8 @@ class Weighing(msgspec.Struct, tag_field="kind", tag="recycling", forbid_unknown
     site_kind: Literal["fixed", "mobile"]
     timing: Literal["scheduled", "appointment"]
     channel: Literal["online", "offline"]
+    device: Token | None = None
+    sequence: Sequence | None = None
 
 
 Event = Ride | BinDrop | Weighing
@@ -86,12 +95,22 @@ def decode(line: bytes) -> Event:
         raise BadLine(re.sub(r"[^ -~]|[\"\\]", "?", str(error))[:DETAIL_LENGTH_MAX]) from None
     except RecursionError:
         raise BadLine("Nested too deeply") from None
-    instants = (event.started_at, event.ended_at) if isinstance(event, Ride) else (event.at,)
-    if not all(2000 <= instant.year <= 2100 for instant in instants):
-        raise BadLine("Year out of range")  # near the ends of the calendar a change of time zone overflows
-    if not all(-OFFSET_MAX <= (instant.utcoffset() or OFFSET_MAX) <= OFFSET_MAX for instant in instants):
-        raise BadLine("UTC offset out of range")  # PostgreSQL would refuse it, and with it the whole batch
+    if not isinstance(event, Ride) and (event.device is None) != (event.sequence is None):
+        raise BadLine("device and sequence come together")
+    if isinstance(event, Ride):
+        _check_instant(event.started_at)
+        _check_instant(event.ended_at)
+    else:
+        _check_instant(event.at)
     return event
+
+
+def _check_instant(instant: datetime) -> None:
+    if not 2000 <= instant.year <= 2100:
+        raise BadLine("Year out of range")  # near the ends of the calendar a change of time zone overflows
+    offset = instant.utcoffset()
+    if offset is None or not -OFFSET_MAX <= offset <= OFFSET_MAX:
+        raise BadLine("UTC offset out of range")  # PostgreSQL would refuse it, and with it the whole batch
 
 
 class _Named(msgspec.Struct):
@@ -110,7 +129,14 @@ def members_named(line: bytes) -> set[str]:
     return named
 
 
-def claim_of(event: Event, resident_id: UUID, partner_code: str, received_at: datetime) -> Claim:
+def device_of(partner_code: str, device: str | None) -> str | None:
+    """A partner's device as `Claim.device` names it: each partner names its devices as it likes."""
+    return None if device is None else f"{partner_code}:{device}"
+
+
+def claim_of(
+    event: Event, resident_id: UUID, partner_code: str, received_at: datetime, refusal: Reason | None = None
+) -> Claim:
     """The claim that a bound resident's event makes, at the grade of a signed partner record."""
     if isinstance(event, Ride):
         return Claim(
@@ -124,6 +150,7 @@ def claim_of(event: Event, resident_id: UUID, partner_code: str, received_at: da
             ended_at=event.ended_at,
             received_at=received_at,
             distance_m=event.distance_m,
+            refusal=refusal,
         )
     if isinstance(event, BinDrop):
         return Claim(
@@ -138,6 +165,8 @@ def claim_of(event: Event, resident_id: UUID, partner_code: str, received_at: da
             received_at=received_at,
             weight_g=event.weight_g,
             site=event.site,
+            device=device_of(partner_code, event.device),
+            refusal=refusal,
         )
     return Claim(
         resident_id=resident_id,
@@ -154,4 +183,6 @@ def claim_of(event: Event, resident_id: UUID, partner_code: str, received_at: da
         site_kind=event.site_kind,
         timing=event.timing,
         channel=event.channel,
+        device=device_of(partner_code, event.device),
+        refusal=refusal,
     )

@@ -2,7 +2,7 @@
 
 import hashlib
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from uuid import UUID
@@ -12,10 +12,10 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from points.earning import pricing
-from points.earning.award import award_priced
+from points.earning.award import NO_HOME, Home, award_priced
 from points.earning.claims import Award, Reason
 from points.earning.models import Outcome
-from points.partners import events
+from points.partners import events, sequences
 from points.partners.models import LINE_BYTES_MAX, DeadLetter, FeedBatch, Partner, PartnerDay
 from server.clock import business_day
 from server.database import new_id
@@ -25,6 +25,26 @@ LINES_MAX = 5000
 BUDGET_TRIES = 3
 BATCH_KEPT_FOR = timedelta(days=30)
 LETTER_KEPT_FOR = timedelta(days=90)  # long enough to find and mend a fault, and no longer (PIPL 19)
+
+
+# (partner, site, device, category or None, instant) → why a drop or weighing there and then is not paid.
+SiteRefusal = Callable[[str, str, str | None, str | None, datetime], Reason | None]
+SiteCheck = Callable[[Session], SiteRefusal]
+
+
+class _Checks:
+    """What the application has installed: this room knows no sites, and the room of sites knows no feed."""
+
+    def __init__(self) -> None:
+        self.site: SiteCheck | None = None
+
+
+_checks = _Checks()
+
+
+def install_site_check(check: SiteCheck) -> None:
+    """Ask this of every drop and weighing. Called once per batch; what it gives is called once per line."""
+    _checks.site = check
 
 
 class TooManyLines(PayloadTooLarge):
@@ -70,6 +90,9 @@ class LineOutcome(msgspec.Struct, omit_defaults=True):
     points: int = 0
 
 
+_UNTOLD = LineOutcome(0, "")  # keeps a line's place until its claim has been awarded
+
+
 class BatchAnswer(msgspec.Struct):
     """The answer to a batch: counts, and one outcome per line in the order of the lines."""
 
@@ -96,15 +119,16 @@ class _Bound:
     """The members of a batch who bound the partner: who each is, and where each enabled resident lives."""
 
     residents: dict[str, UUID]
-    homes: dict[UUID, str | None]
+    homes: dict[UUID, Home]
 
 
 # One statement and no ORM entities: for thousands of people, asking twice costs a tenth of the batch's Python time.
 _BOUND = sa.text("""
-SELECT binding.member_id, binding.resident_id, resident.community_code, resident.enabled
+SELECT binding.member_id, binding.resident_id, resident.community_code, resident.enabled, household_member.household_id
 FROM json_array_elements_text(cast(:asked AS json)) AS asked (member_id)
 JOIN binding ON binding.partner_code = :partner AND binding.member_id = asked.member_id
 LEFT JOIN resident ON resident.resident_id = binding.resident_id
+LEFT JOIN household_member ON household_member.resident_id = binding.resident_id
 """)
 
 
@@ -187,8 +211,8 @@ def _bound_residents(session: Session, partner_code: str, lines: Sequence[_Line]
     asked = [member for member in members if member and len(member) <= 64 and "\0" not in member]
     rows = session.execute(_BOUND, {"partner": partner_code, "asked": msgspec.json.encode(asked).decode()}).all()
     return _Bound(
-        residents={member: resident_id for member, resident_id, _, _ in rows},
-        homes={resident_id: community_code for _, resident_id, community_code, enabled in rows if enabled},
+        residents={member_id: resident_id for member_id, resident_id, *_ in rows},
+        homes={resident_id: (code, household_id) for _, resident_id, code, enabled, household_id in rows if enabled},
     )
 
 
@@ -202,9 +226,11 @@ def _award_lines(
     now: datetime,
 ) -> list[LineOutcome]:
     tariffs = pricing.current(session)
+    refusal_of = _checks.site(session) if _checks.site is not None else None
     outcomes: list[LineOutcome] = []
     priced: list[pricing.Priced] = []
-    positions: list[int] = []
+    positions: list[tuple[int, int]] = []  # of each priced claim: where its outcome stands, and its line's number
+    acts: dict[int, sequences.Act] = {}
     for line in lines:
         if line.event is None or line.reason is not None:
             outcomes.append(LineOutcome(line.number, "refused", line.reason, line.detail))
@@ -213,21 +239,40 @@ def _award_lines(
         if resident_id is None:
             outcomes.append(LineOutcome(line.number, "refused", "not-bound"))
             continue
-        claim = events.claim_of(line.event, resident_id, partner.code, now)
+        refusal = None if refusal_of is None else _site_refusal(refusal_of, partner.code, line.event)
+        claim = events.claim_of(line.event, resident_id, partner.code, now, refusal)
         row = pricing.price(tariffs, claim, len(priced), now=now)
         if left is not None and row.reason is None:
             if row.priced_points > left:
                 outcomes.append(LineOutcome(line.number, "refused", Reason.PARTNER_BUDGET.value))
                 continue
             left -= row.priced_points
-        positions.append(len(outcomes))
-        outcomes.append(LineOutcome(line.number, "refused"))
+        act = None if isinstance(line.event, events.Ride) else sequences.act_of(line.event)
+        # Only what could be paid uses an act up, now or when a person has looked at it.
+        if act is not None and (row.reason is None or row.outcome is not None) and _has_home(bound, resident_id):
+            acts[row.n] = act
+        positions.append((len(outcomes), line.number))
+        outcomes.append(_UNTOLD)
         priced.append(row)
-    awards = award_priced(session, priced, bound.homes, now=now)
-    for position, award in zip(positions, awards, strict=True):
-        outcomes[position] = _line_outcome(outcomes[position].line, award)
+    for n in sequences.used_before(session, partner.code, acts, now=now):
+        priced[n].reason, priced[n].outcome = Reason.SEQUENCE_USED, None
+    awards = award_priced(session, priced, bound.homes, tariffs=tariffs, now=now)
+    for (position, number), award in zip(positions, awards, strict=True):
+        outcomes[position] = _line_outcome(number, award)
     _take_from_budget(session, partner, business_day(now), sum(award.points for award in awards))
     return outcomes
+
+
+def _site_refusal(refusal_of: SiteRefusal, partner_code: str, event: events.Event) -> Reason | None:
+    if isinstance(event, events.BinDrop):
+        return refusal_of(partner_code, event.site, event.device, event.category, event.at)
+    if isinstance(event, events.Weighing):
+        return refusal_of(partner_code, event.site, event.device, None, event.at)
+    return None
+
+
+def _has_home(bound: _Bound, resident_id: UUID) -> bool:
+    return bound.homes.get(resident_id, NO_HOME)[0] is not None
 
 
 def _line_outcome(number: int, award: Award) -> LineOutcome:

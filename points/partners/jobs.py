@@ -1,9 +1,11 @@
-"""Nightly: stored answers of batches and dead letters past their keeping are deleted."""
+"""Nightly: stored answers of batches, dead letters and acts of devices past their keeping are deleted."""
+
+from functools import partial
 
 import procrastinate
 import structlog
 
-from points.partners import feed
+from points.partners import feed, sequences
 from server.clock import now
 from server.database import run_transaction
 
@@ -18,9 +20,10 @@ ROUNDS_MAX = 1000
 def forget_old_batches(timestamp: int) -> None:
     """Delete in small transactions until nothing old is left."""
     total = 0
-    for _ in range(ROUNDS_MAX):
-        deleted = run_transaction(lambda session: feed.forget_old(session, now=now()))
-        total += deleted
-        if not deleted:
-            break
+    for forget in (feed.forget_old, sequences.forget_old):
+        for _ in range(ROUNDS_MAX):
+            deleted = run_transaction(partial(forget, now=now()))
+            total += deleted
+            if not deleted:
+                break
     log.info("old_batches_forgotten", rows=total, scheduled_at=timestamp)

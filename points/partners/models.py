@@ -64,6 +64,37 @@ class Binding(Base):
     )
 
 
+class DeviceSequence(Base):
+    """One act of one device of a partner, by the device's own count: whatever else is sent of it, it is paid once.
+
+    No foreign key: thousands come in a batch, and the batch has loaded its partner already.
+    """
+
+    __tablename__ = "device_sequence"
+
+    partner_code: Mapped[str] = mapped_column(sa.String(40), primary_key=True)
+    device: Mapped[str] = mapped_column(sa.String(64), primary_key=True)
+    sequence: Mapped[int] = mapped_column(primary_key=True)
+    taken_at: Mapped[datetime]
+
+    __table_args__ = (
+        sa.CheckConstraint("sequence >= 0", name="sequence"),
+        sa.Index("device_sequence_taken_at_brin", "taken_at", postgresql_using="brin"),
+    )
+
+
+class DeviceFloor(Base):
+    """Up to which sequence number a device's acts are closed: what came before need not be kept one by one."""
+
+    __tablename__ = "device_floor"
+
+    partner_code: Mapped[str] = mapped_column(sa.String(40), primary_key=True)
+    device: Mapped[str] = mapped_column(sa.String(64), primary_key=True)
+    sequence: Mapped[int]
+
+    __table_args__ = (sa.CheckConstraint("sequence >= 0", name="sequence"),)
+
+
 class FeedBatch(Base):
     """A batch taken in, with its answer: sent again, it gets the same answer and does nothing."""
 

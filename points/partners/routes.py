@@ -15,10 +15,11 @@ from server.api import Blueprint
 from server.clock import now
 from server.crypto import BadSeal
 from server.database import run_transaction, transaction
-from server.errors import Conflict, DomainError, UnsupportedMediaType
+from server.errors import DomainError, UnsupportedMediaType
 from server.idempotency import idempotent
 from server.limits import FEED_BODY_BYTES_MAX, feed_partner, limiter
 from server.people.models import Resident
+from server.people.residents import HomeCommunityMissing
 
 blueprint = Blueprint("partners", __name__, url_prefix="/api/v1", description="合作方 partners: signed feed, bindings")
 
@@ -34,16 +35,6 @@ class BadBatchId(DomainError):
         400,
         "缺少或无效的批次号",
         "X-Tanpuhui-Batch of 1 to 64 visible ASCII characters is required",
-    )
-
-
-class HomeCommunityFirst(Conflict):
-    """A partner's events are counted for a community, so there must be one first."""
-
-    code, title_zh, title_en = (
-        "home-community-first",
-        "请先选择所在社区",
-        "Choose your home community first (PATCH /me)",
     )
 
 
@@ -216,7 +207,7 @@ def bind_partner(body: dict[str, Any], partner_code: str) -> None:
     def work(session: Session) -> Binding:
         resident = session.get(Resident, person)
         if resident is None or resident.community_code is None:
-            raise HomeCommunityFirst
+            raise HomeCommunityMissing
         return bindings.bind(session, person, partner_code, body["member_id"], now=instant)
 
     run_transaction(work)

@@ -35,12 +35,13 @@ from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlalchemy.orm import Session
 
 from points.earning import award as award_module
-from points.earning import counts, pricing, rules
+from points.earning import counts, holds, pricing, rules
 from points.earning.award import TooManyClaims, award
 from points.earning.claims import REASON_TEXTS, Award, Claim, Reason
 from points.earning.counts import AlreadyRevoked
 from points.earning.models import Activity, Grade
 from points.earning.pricing import Rate, Tariff, Tariffs
+from server.clock import week_start
 from server.database import new_id
 from server.errors import NotFound
 from server.settings import PLACES_DATA
@@ -166,7 +167,7 @@ def test_a_span_that_makes_no_sense_is_kept_as_its_start_alone() -> None:
     for minutes in (-1, 12 * 60 + 1):
         made = claim(SOMEONE, start=at("17 08:00"), minutes=minutes)
         row = pricing.price(tariffs_of(), made, 0, now=NOON)
-        assert (row.started_at, row.ended_at) == (made.started_at, made.started_at)
+        assert (row.started_at, row.ended_at) == (made.started_at, None)
 
 
 @pytest.mark.parametrize("minutes", [-1, 1])
@@ -235,8 +236,7 @@ def test_the_business_day_is_shanghais_whatever_the_zone_of_the_process_or_the_i
             ("16 00:00:00", date(2026, 11, 16), date(2026, 11, 16)),
         ):
             row = pricing.price(tariffs_of(), claim(SOMEONE, start=at(text).astimezone(offset)), 0, now=NOON)
-            assert (row.business_day, row.week_on) == (day, week_on)
-            assert row.week_day == (day - week_on).days
+            assert (row.business_day, week_start(row.business_day)) == (day, week_on)
 
 
 # Outcomes
@@ -568,6 +568,7 @@ def test_the_number_of_statements_does_not_grow_with_the_claims(
 ) -> None:
     people = [make_resident() for _ in range(20)]
     pricing.current(session)
+    holds.current(session, now=NOON)
 
     def cost(size: int, *, mixed: bool) -> int:
         claims = [drop(people[number % 20], id=f"{size}-{mixed}-{number}") for number in range(size)]
@@ -591,7 +592,7 @@ def test_the_rules_are_read_again_after_a_while_and_not_before(
     assert statements == []
     monkeypatch.setattr(pricing, "FRESH_FOR_S", -1.0)
     pricing.current(session)
-    assert len(statements) == 3
+    assert len(statements) == 5
 
 
 # Debts
@@ -790,35 +791,64 @@ def test_a_changed_rules_file_needs_a_new_id_and_a_new_version_ends_the_one_befo
     dearer = ("points_per_act = 8", "points_per_act = 9")
     with pytest.raises(rules.RulesChanged):
         rules.load(session, [rule_file(tmp_path, dearer)])
-    new = rule_file(tmp_path, dearer, ('id = "nankai-2026-1"', 'id = "nankai-2026-2"'), ("2026-01-01", "2026-11-18"))
-    assert rules.load(session, [new]) == ["nankai-2026-2"]
+    new = rule_file(tmp_path, dearer, ('id = "nankai-2026-1"', 'id = "nankai-2026-9"'), ("2026-01-01", "2026-11-25"))
+    assert rules.load(session, [new]) == ["nankai-2026-9"]
     pricing.forget()
-    rides = [claim(person, start=at(start)) for start in ("17 23:30", "18 00:00")]
-    assert [answer.points for answer in award(session, rides, now=NOON)] == [8, 9]
+    rides = [claim(person, start=at(start)) for start in ("24 23:30", "25 00:00")]
+    assert [answer.points for answer in award(session, rides, now=at("25 12:00"))] == [8, 9]
     pricing.forget()
+
+
+def test_a_packaged_version_that_begins_no_later_than_the_districts_own_is_passed_over(
+    session: Session, tmp_path: Path
+) -> None:
+    between = rule_file(tmp_path, ('id = "nankai-2026-1"', 'id = "nankai-2026-9"'), ("2026-01-01", "2026-11-23"))
+    assert rules.load(session, [between]) == []
+    assert [version.version_id for version in pricing.read(session).versions] == ["nankai-2026-2", "nankai-2026-1"]
 
 
 def test_the_packaged_rules_pay_every_rule_within_its_own_caps(session: Session) -> None:
     """No rule is out of reach: its smallest and its largest quantity have a price, and the price is not negative."""
-    tariff = pricing.read(session).versions[0]
-    assert len(tariff.rates) == 31
-    for (behaviour, mode, grade), each in tariff.rates.items():
-        for quantity in (max(each.quantity_min, 1), each.quantity_max):
-            weighed = behaviour in {"sorting", "recycling"}
-            name = "steps" if mode == "steps" else "weight_g" if weighed else "distance_m"
-            made = claim(
-                SOMEONE,
-                behaviour,
-                mode=mode,
-                grade=Grade(grade),
-                start=at("18 00:00"),
-                minutes=0 if weighed or name == "steps" else 720,
-                **{name: quantity},
+    newest, first = pricing.read(session).versions
+    assert (len(newest.rates), len(first.rates)) == (74, 31)
+    for tariff, start in ((first, at("18 00:00")), (newest, at("24 00:00"))):
+        for (behaviour, mode, grade), each in tariff.rates.items():
+            for quantity in (max(each.quantity_min, 1), each.quantity_max):
+                row = priced_at(tariff, behaviour, mode, grade, quantity, start)
+                assert row.reason is None, (behaviour, mode, grade, quantity)
+                assert row.priced_points >= 0
+                assert 0 < row.day_cap <= row.week_cap
+
+
+def test_the_second_edition_pays_for_everything_what_the_first_one_paid(session: Session) -> None:
+    """Its grades take a share of the points, and its rules name so many more that nobody's trip is worth less."""
+    newest, first = pricing.read(session).versions
+    for (behaviour, mode, grade), each in first.rates.items():
+        for quantity in {*range(max(each.quantity_min, 1), each.quantity_max, 1 + each.quantity_max // 97)}:
+            before = priced_at(first, behaviour, mode, grade, quantity, at("18 00:00"))
+            after = priced_at(newest, behaviour, mode, grade, quantity, at("24 00:00"))
+            assert after.priced_points == before.priced_points, (behaviour, mode, grade, quantity)
+            assert (after.day_cap, after.week_cap, after.cap_group) == (
+                before.day_cap,
+                before.week_cap,
+                before.cap_group,
             )
-            row = pricing.price(Tariffs((tariff,)), made, 0, now=NOON)
-            assert row.reason is None, (behaviour, mode, grade, quantity)
-            assert row.priced_points >= 0
-            assert 0 < row.day_cap <= row.week_cap
+
+
+def priced_at(tariff: Tariff, behaviour: str, mode: str, grade: str, quantity: int, start: datetime) -> pricing.Priced:
+    """A claim of this quantity under one version."""
+    weighed = behaviour in {"sorting", "recycling"}
+    name = "steps" if mode == "steps" else "weight_g" if weighed else "distance_m"
+    made = claim(
+        SOMEONE,
+        behaviour,
+        mode=mode,
+        grade=Grade(grade),
+        start=start,
+        minutes=0 if weighed or name == "steps" else 720,
+        **{name: quantity},
+    )
+    return pricing.price(Tariffs((tariff,)), made, 0, now=start + timedelta(hours=12))
 
 
 def test_points_of_a_weighing_are_exact(session: Session, person: UUID) -> None:

@@ -562,7 +562,7 @@ def test_binding_wants_a_home_community_and_an_enabled_partner(
 ) -> None:
     address, body = f"/api/v1/me/partners/{feed.code}", {"member_id": "m-1", "consent": True}
     answer = client.put(address, json=body, headers=sign_in_resident("alice", None))
-    assert (answer.status_code, answer.json["code"]) == (409, "home-community-first")  # type: ignore[index]
+    assert (answer.status_code, answer.json["code"]) == (409, "home-community-missing")  # type: ignore[index]
     session.execute(sa.update(Partner).values(enabled=False))
     session.commit()
     assert client.put(address, json=body, headers=sign_in_resident("bob")).status_code == 404
