@@ -362,7 +362,8 @@ def test_savings_are_told_by_method_and_never_added_up(
 def test_figures_of_two_methods_for_the_same_kind_of_trip_stay_apart(
     session: Session, alice: UUID, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    tariff = pricing.read(session).versions[0]
+    tariff = pricing.read(session).on(NOON.date())
+    assert tariff is not None
     key = ("bus", "bus", "partner-signed")
     other = pricing.Rate(
         **{
@@ -472,10 +473,21 @@ def test_days_past_the_closing_day_are_refused_and_told_once(phone: Phone, sessi
     assert paid(phone.sync(d10=8000, d11=8000)) == []
 
 
-def test_steps_and_a_walk_by_hand_share_one_cap(phone: Phone, client: FlaskClient) -> None:
-    assert paid(phone.sync(d18=9000)) == [("awarded", None, 18)]
+def test_steps_and_a_walk_by_hand_share_one_cap_and_no_step_is_paid_twice(phone: Phone, client: FlaskClient) -> None:
+    walked = found(client.post(TRIPS, json=trip(), headers=phone.headers))
+    assert (walked["points"], walked["reason"]) == (6, None)
+    # 2,000 m at 0.6 m are 3,334 of the 12,000 steps.
+    assert paid(phone.sync(d18=12_000)) == [("awarded", "cap-reached", 14)]
+
+
+def test_a_walk_by_hand_that_its_steps_have_paid_is_kept_beside_them_with_the_reason(
+    phone: Phone, client: FlaskClient
+) -> None:
+    assert paid(phone.sync(d18=4000)) == [("awarded", None, 8)]
     made = found(client.post(TRIPS, json=trip(), headers=phone.headers))
-    assert (made["points"], made["reason"]) == (2, "cap-reached")
+    assert (made["outcome"], made["reason"], made["points"]) == ("refused", "paid-as-steps", 0)
+    kept = found(client.get(HISTORY, headers=phone.headers))["items"]
+    assert [each["mode"] for each in kept] == ["walk", "steps"]
 
 
 def test_without_the_consent_or_after_its_end_no_steps_are_taken(phone: Phone, client: FlaskClient) -> None:
