@@ -66,6 +66,12 @@ def share() -> Response:
 
 
 @public
+def sites() -> Response:
+    """Where to take waste and recyclables: sites nearby, the van's next stops, and what goes where."""
+    return send_from_directory(STATIC, "sites.html")
+
+
+@public
 def openapi() -> Response:
     """The API's description for programs, OpenAPI 3.1."""
     return Response(openapi_text(current_app), content_type="application/json; charset=utf-8")
@@ -91,6 +97,7 @@ PAGES = {
     "/register": register,
     "/verify": verify,
     "/share": share,
+    "/sites": sites,
     "/openapi.json": openapi,
 }
 

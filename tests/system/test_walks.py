@@ -110,6 +110,59 @@ def test_a_survey_becomes_a_published_share_that_is_set_against_the_goal_and_rep
     assert lines[-1] == "every figure is the same, to the last digit"
 
 
+def test_drops_are_collected_in_three_ways_and_a_failed_check_takes_points_back(
+    project: Path, served_folder: Path
+) -> None:
+    printed = walk(project, served_folder, "docs/walks/sorting.md")
+    lines, documents = printed.splitlines(), answers(printed)
+
+    assert lines[1:9] == [
+        "awarded",
+        "sequence-used",
+        "recyclable awarded - ",
+        "residual refused unsorted ",
+        "resident-code-used",
+        "您投放的其他垃圾经督导员检查为混投, 未计积分",
+        "hazardous awarded - 3",
+        "hazardous None duplicate 0",
+    ]
+    # 5 of the smart bin, 4 of the supervisor's bag, 3 of the resident's own word; then without the supervisor's bag.
+    balances = [int(line) for line in lines if re.fullmatch("[0-9]+", line)]
+    assert [balances[0], balances[-1]] == [5 + 4 + 3, 5 + 3]
+    assert "kitchen refused outside-hours 0" in lines
+    assert "forbidden" in lines, "a supervisor's look at the checks"
+    assert "failed" in lines
+    assert "分类投放: 抽查不合格, 积分已撤回, 可以申诉" in lines
+    accuracy = next(each for each in documents if "correct_drops" in each)
+    assert (accuracy["failed"], accuracy["share"]) == (1, 0.0)
+    assert lines[-1] == "every point is accounted for"
+
+
+def test_recyclables_are_handed_over_at_a_point_at_the_van_and_at_home(project: Path, served_folder: Path) -> None:
+    printed = walk(project, served_folder, "docs/walks/recycling.md")
+    lines = printed.splitlines()
+
+    attributes = [
+        line for line in lines if re.fullmatch("(fixed|mobile) (scheduled|appointment) (online|offline) .*", line)
+    ]
+    assert attributes == [
+        "fixed scheduled offline accepted",
+        "mobile scheduled online accepted",
+        "mobile appointment online cancelled",
+        "mobile appointment online on-the-way",
+    ]
+    refusals = ["resident-code-used", "weighing-slip-refused", "collection-full", "correction-missing"]
+    assert [line for line in lines if line in refusals] == refusals
+    assert [line for line in lines if "/" in line and line.startswith(("settled ", "disputed "))] == [
+        "settled awarded/-/54 awarded/-/18",
+        "disputed held/weighing-disputed/0",
+        "settled refused/weighing-corrected/0 awarded/-/27",
+        "settled awarded/-/54",
+    ]
+    assert [line for line in lines if line in {"None", "示例小区1号楼101"}] == ["None", "示例小区1号楼101", "None"]
+    assert {"both sides see the same slip", "decided", "every point is accounted for"} <= set(lines)
+
+
 def test_a_community_goes_from_draft_to_plaque_and_off_it(project: Path, tmp_path: Path) -> None:
     # A service of its own: its clock is moved by more than a year.
     with served(project, tmp_path) as folder:

@@ -1,0 +1,348 @@
+"""The end of an order: confirmed by the resident or by silence and paid, or disputed and decided by a person.
+
+A disputed slip is recorded as held claims, so that the resident sees them waiting; the decision releases them, or pays
+a corrected slip in their place.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from uuid import UUID
+
+import sqlalchemy as sa
+from sqlalchemy.orm import Session
+
+from points.earning import releasing
+from points.earning.award import award
+from points.earning.claims import Award, Claim, Reason
+from points.earning.models import Activity, Behaviour, Grade, Outcome
+from points.ledger.models import Transfer
+from points.review import cases
+from points.review.kinds import Decision, Kind
+from points.review.models import Case, CaseKind, Verdict
+from points.waste.orders import materials, orders, slips
+from points.waste.orders.models import CollectionPlan, RecyclingOrder
+from points.waste.orders.orders import OrderMoveRefused
+from points.waste.orders.slips import Line, SlipSheet
+from points.waste.orders.steps import MOVES, OrderMove, OrderState, Party
+from server import audit
+from server.access import Actor
+from server.errors import Conflict, Forbidden, NotFound, ReasonRequired
+from server.people import staff_links
+
+SOURCE = "recycling-order"
+
+
+class SlipOutdated(Conflict):
+    """The slip was corrected since the resident looked at it."""
+
+    code, title_zh, title_en = (
+        "slip-outdated",
+        "称重单已更正, 请重新查看",
+        "The slip has been corrected; look at the new one",
+    )
+
+
+class CorrectionMissing(Conflict):
+    """Who finds the slip wrong says what is right first."""
+
+    code, title_zh, title_en = (
+        "correction-missing",
+        "请先录入更正后的称重单",
+        "Enter the corrected slip before deciding for the resident",
+    )
+
+
+class CorrectionStands(Conflict):
+    """The slip was corrected, so the dispute is decided for the resident."""
+
+    code, title_zh, title_en = (
+        "correction-stands",
+        "已录入更正后的称重单, 不能维持原单",
+        "A corrected slip was entered; the first one cannot be upheld",
+    )
+
+
+class DecidesOwnWeighing(Forbidden):
+    """Whoever weighed does not decide whether they weighed right."""
+
+    code, title_zh, title_en = (
+        "decides-own-weighing",
+        "不能处理本人称重的争议",
+        "You cannot decide about your own weighing",
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Paid:
+    """What became of one line, or one piece of it, in the ledger."""
+
+    activity_id: UUID
+    slip_position: int
+    item: int
+    outcome: Outcome
+    reason: str | None
+    points: int
+
+
+def confirm(session: Session, actor: Actor, order_id: UUID, *, slip: str, now: datetime) -> RecyclingOrder:
+    """Confirm the slip of this number as the resident, and be paid. Raises NotFound, OrderMoveRefused, SlipOutdated."""
+    order = orders.own_order(session, actor, order_id, held=True)
+    _require_current(session, order, OrderMove.CONFIRM, slip)
+    orders.move(session, order, OrderMove.CONFIRM, Party.RESIDENT, by=actor, now=now, due_at=None)
+    return _settle(session, order, now=now)
+
+
+def confirm_by_silence(session: Session, order: RecyclingOrder, *, now: datetime) -> RecyclingOrder:
+    """Settle a held order whose resident has said nothing for as long as the terms give."""
+    orders.move(session, order, OrderMove.CONFIRM, Party.CLOCK, by=None, now=now, due_at=None)
+    return _settle(session, order, now=now)
+
+
+def dispute(session: Session, actor: Actor, order_id: UUID, *, slip: str, reason: str, now: datetime) -> RecyclingOrder:
+    """Dispute the slip of this number: its claims wait, and a person decides.
+
+    Raises NotFound, OrderMoveRefused, SlipOutdated, ReasonRequired.
+    """
+    order = orders.own_order(session, actor, order_id, held=True)
+    sheet = _require_current(session, order, OrderMove.DISPUTE, slip)
+    if not reason.strip():
+        raise ReasonRequired
+    claims = claims_of(session, order, sheet, at=_weighed_at(session, order), hold=Reason.WEIGHING_DISPUTED, now=now)
+    award(session, claims, now=now)
+    case_id = cases.open_case(
+        session,
+        kind=CaseKind.RECYCLING_DISPUTE,
+        resident_id=order.resident_id,
+        subject_id=order.id,
+        activity_id=None,
+        community_code=order.community_code,
+        reason=Reason.WEIGHING_DISPUTED.value,
+        points=sum(each.priced_points for each in _activities(session, order)),
+        detail={"order": str(order.id), "slip": sheet.slip.number, "statement": reason.strip()},
+        now=now,
+    )
+    orders.move(
+        session,
+        order,
+        OrderMove.DISPUTE,
+        Party.RESIDENT,
+        by=actor,
+        reason=reason.strip(),
+        now=now,
+        due_at=None,
+        case_id=case_id,
+    )
+    orders.tell_collector(session, order, ("居民对称重单有异议", "a resident disputes your weighing slip"), now=now)
+    return order
+
+
+# By reviewers
+
+
+def disputed_order(session: Session, actor: Actor, order_id: UUID) -> RecyclingOrder:
+    """An order inside the actor's scope that is, or was, disputed. Raises NotFound."""
+    return _disputed(session, actor, order_id, held=False)
+
+
+def correct(
+    session: Session, actor: Actor, order_id: UUID, lines: Sequence[Line], *, reason: str, now: datetime
+) -> SlipSheet:
+    """Write the slip that is right, as a reviewer, before deciding for the resident. No line: nothing was handed over.
+
+    Raises NotFound, OrderMoveRefused, SlipRefused, ReasonRequired, TooManySlips, DecidesOwnWeighing, StaffUnlinked,
+    ServesOwnHousehold.
+    """
+    order = _disputed(session, actor, order_id, held=True)
+    if order.state is not OrderState.DISPUTED:
+        raise OrderMoveRefused(state=order.state.value)
+    if actor.id == order.collector_id:
+        raise DecidesOwnWeighing
+    if not reason.strip():
+        raise ReasonRequired
+    staff_links.require_may_serve(session, actor.id, order.resident_id, now=now)
+    edition = orders.edition_of(session, order)
+    known = materials.materials_of(session, edition.id)
+    slips.require_sound(lines, known, edition)
+    sheet = slips.make(session, order, lines, known, scale=None, reason=reason.strip(), made_by=actor.id, now=now)
+    session.execute(
+        sa.update(RecyclingOrder)
+        .where(RecyclingOrder.resident_id == order.resident_id, RecyclingOrder.id == order.id)
+        .values(slips=sheet.slip.position)
+        .execution_options(synchronize_session="fetch")
+    )
+    audit.record(session, actor, "recycling.correct", f"recycling-order:{order.id}", now=now, slip=sheet.slip.number)
+    return sheet
+
+
+def decide(session: Session, case: Case, decision: Decision, now: datetime) -> None:
+    """Do what the decision of a dispute says: pay the corrected slip, or the first one as it stood.
+
+    A correction is dated by its own instant: its first day may be closed to late records by now.
+
+    Raises CorrectionMissing, CorrectionStands, DecidesOwnWeighing, OrderMoveRefused.
+    """
+    order = orders.hold(session, case.resident_id, case.subject_id)
+    if order.state is not OrderState.DISPUTED:
+        raise OrderMoveRefused(state=order.state.value)
+    if decision.decided_by == order.collector_id:
+        raise DecidesOwnWeighing
+    sheets = slips.of_order(session, order)
+    corrected = sheets[-1].slip.made_by != order.collector_id
+    granted = decision.verdict is Verdict.GRANTED
+    if corrected is not granted:
+        raise CorrectionMissing if granted else CorrectionStands
+    awards = []
+    for held in _activities(session, order):
+        if held.outcome is not Outcome.HELD:
+            continue
+        if granted:
+            releasing.refuse(session, order.resident_id, held.id, reason=Reason.WEIGHING_CORRECTED, now=now)
+        else:
+            awards.append(releasing.release(session, order.resident_id, held.id, now=now))
+    if granted:
+        claims = claims_of(session, order, sheets[-1], at=sheets[-1].slip.made_at, hold=None, now=now)
+        awards += award(session, claims, now=now)
+    orders.move_decided(session, order, decision.decided_by, reason=decision.reason, now=now)
+    _tell_settled(session, order, awards, now=now)
+
+
+KIND = Kind(
+    code=CaseKind.RECYCLING_DISPUTE,
+    title_zh="回收称重争议",
+    title_en="Disputed weighing",
+    on_decision=decide,
+    told={
+        Verdict.GRANTED: ("称重争议: 已按更正后的称重单结算", "Disputed weighing: settled by the corrected slip"),
+        Verdict.DENIED: ("称重争议: 经复核维持原称重单", "Disputed weighing: the slip was upheld"),
+    },
+)
+
+
+# Claims
+
+
+def claims_of(
+    session: Session,
+    order: RecyclingOrder,
+    sheet: SlipSheet,
+    *,
+    at: datetime,
+    hold: Reason | None,
+    now: datetime,
+) -> list[Claim]:
+    """The claims of a slip, dated `at`: one for each line that was weighed, one for each piece that was counted.
+
+    A member of staff vouches for them, so they count to what one may confirm in a day.
+    """
+    known = materials.materials_of(session, order.edition_id)
+    site = order.site_code or _plan_code(session, order)
+    refusal = orders.place_refusal(session, order, at)
+    made = []
+    for item in sheet.items:
+        for piece in range(1, (item.pieces or 1) + 1):
+            made.append(
+                Claim(
+                    resident_id=order.resident_id,
+                    behaviour=Behaviour.RECYCLING,
+                    mode=known[item.material].mode,
+                    grade=Grade.STAFF_CONFIRMED,
+                    source=SOURCE,
+                    external_id=external_id(order.id, sheet.slip.position, item.item, piece if item.pieces else None),
+                    started_at=at,
+                    ended_at=at,
+                    received_at=now,
+                    weight_g=item.net_g,
+                    site=site,
+                    site_kind=order.site_kind,
+                    timing=order.timing,
+                    channel=order.channel,
+                    staff_id=order.collector_id,
+                    refusal=refusal,
+                    hold=None if refusal else hold,
+                )
+            )
+    return made
+
+
+def external_id(order_id: UUID, slip: int, item: int, piece: int | None) -> str:
+    """What a line, or a piece of it, is known by in the ledger; at most 50 characters."""
+    line = f"{order_id}/{slip}/{item}"
+    return line if piece is None else f"{line}/{piece}"
+
+
+def paid_for(session: Session, order: RecyclingOrder) -> list[Paid]:
+    """What became of the lines of an order; nothing before it is settled or disputed."""
+    found = []
+    for activity, points in session.execute(
+        sa.select(Activity, sa.func.coalesce(Transfer.points, 0))
+        .outerjoin(Transfer, sa.and_(Transfer.resident_id == Activity.resident_id, Transfer.id == Activity.id))
+        .where(*_of_order(order))
+        .order_by(Activity.id)
+        .execution_options(populate_existing=True)
+    ):
+        _, slip, item = activity.external_id.split("/")[:3]
+        paid = points if activity.outcome is Outcome.AWARDED else 0
+        found.append(Paid(activity.id, int(slip), int(item), activity.outcome, activity.reason, paid))
+    return found
+
+
+def _settle(session: Session, order: RecyclingOrder, *, now: datetime) -> RecyclingOrder:
+    sheet = slips.of_order(session, order)[-1]
+    claims = claims_of(session, order, sheet, at=_weighed_at(session, order), hold=None, now=now)
+    awards = award(session, claims, now=now)
+    orders.move(session, order, OrderMove.SETTLE, Party.CLOCK, by=None, now=now)
+    _tell_settled(session, order, awards, now=now)
+    return order
+
+
+def _tell_settled(session: Session, order: RecyclingOrder, awards: Sequence[Award], *, now: datetime) -> None:
+    points = sum(each.points for each in awards)
+    words = (f"回收订单已结算, 获得 {points} 积分", f"your recycling order is settled: {points} points")
+    orders.tell_resident(session, order, words, now=now)
+
+
+def _require_current(session: Session, order: RecyclingOrder, step: OrderMove, number: str) -> SlipSheet:
+    """The slip that counts, if it is the one that the resident saw."""
+    if (order.state, step, Party.RESIDENT) not in MOVES:
+        raise OrderMoveRefused(state=order.state.value, move=step.value)
+    sheet = slips.of_order(session, order)[-1]
+    if sheet.slip.number != number:
+        raise SlipOutdated(slip=sheet.slip.number)
+    return sheet
+
+
+def _weighed_at(session: Session, order: RecyclingOrder) -> datetime:
+    """When the goods were handed over: at the first weighing, whatever was corrected since."""
+    return slips.of_order(session, order)[0].slip.made_at
+
+
+def _plan_code(session: Session, order: RecyclingOrder) -> str | None:
+    """The stop's code; a home is no site that many people share."""
+    plan = None if order.plan_id is None else session.get(CollectionPlan, order.plan_id)
+    return plan.code if plan is not None and plan.kind == "stop" else None
+
+
+def _of_order(order: RecyclingOrder) -> tuple[sa.ColumnElement[bool], ...]:
+    return (
+        Activity.resident_id == order.resident_id,
+        Activity.source == SOURCE,
+        Activity.external_id.startswith(f"{order.id}/"),
+    )
+
+
+def _activities(session: Session, order: RecyclingOrder) -> Sequence[Activity]:
+    return session.scalars(
+        sa.select(Activity).where(*_of_order(order)).order_by(Activity.id).execution_options(populate_existing=True)
+    ).all()
+
+
+def _disputed(session: Session, actor: Actor, order_id: UUID, *, held: bool) -> RecyclingOrder:
+    wanted = sa.select(RecyclingOrder).where(RecyclingOrder.id == order_id, RecyclingOrder.case_id.is_not(None))
+    if held:
+        wanted = wanted.with_for_update()
+    found = session.scalars(wanted.execution_options(populate_existing=True)).one_or_none()
+    if found is None:
+        raise NotFound
+    actor.require_cover(found.community_code)
+    return found

@@ -1,0 +1,106 @@
+"""Weighing: the collector writes the slip, and mends a slip of the finger while the resident has not spoken."""
+
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from uuid import UUID
+
+import sqlalchemy as sa
+from sqlalchemy.orm import Session
+
+from points.waste.orders import materials, orders, slips
+from points.waste.orders.models import RecyclingOrder, WeighingSlip
+from points.waste.orders.orders import OrderMoveRefused
+from points.waste.orders.slips import Line, SlipSheet
+from points.waste.orders.steps import MOVES, OrderMove, OrderState, Party
+from server.access import Actor
+from server.clock import business_day
+from server.errors import Conflict, ReasonRequired
+from server.people import staff_links
+
+# A correction gives the resident their days anew. Without an end the settlement could slip past the closing day for
+# late records, and the points with it.
+CORRECTED_WITHIN = timedelta(hours=24)
+
+
+class CorrectionTooLate(Conflict):
+    """A collector corrects within a day; later the resident disputes, and a person decides."""
+
+    code, title_zh, title_en = (
+        "correction-too-late",
+        "已超过称重单更正期限",
+        "It is too late to correct this slip",
+    )
+
+
+def weigh(
+    session: Session,
+    actor: Actor,
+    order_id: UUID,
+    lines: Sequence[Line],
+    *,
+    scale: str | None,
+    reason: str,
+    now: datetime,
+) -> SlipSheet:
+    """Write down what was weighed; a second time, with a reason, what was wrong. The resident is asked to confirm.
+
+    Raises NotFound, OrderMoveRefused, SlipRefused, ReasonRequired, CorrectionTooLate, TooManySlips, StaffUnlinked,
+    ServesOwnHousehold.
+    """
+    order = orders.own_as_collector(session, actor, order_id)
+    correcting = order.state is OrderState.WEIGHED
+    step = OrderMove.CORRECT if correcting else OrderMove.WEIGH
+    if (order.state, step, Party.COLLECTOR) not in MOVES or business_day(now) < order.day:
+        raise OrderMoveRefused(state=order.state.value, move=step.value)
+    # Asked again at the scale: a collector may have moved in with somebody since they accepted.
+    staff_links.require_may_serve(session, actor.id, order.resident_id, now=now)
+    if correcting:
+        _require_correctable(session, order, reason, now=now)
+    edition = orders.edition_of(session, order)
+    known = materials.materials_of(session, edition.id)
+    slips.require_sound(lines, known, edition)
+    sheet = slips.make(
+        session,
+        order,
+        lines,
+        known,
+        scale=scale,
+        reason=reason.strip() if correcting else "",
+        made_by=actor.id,
+        now=now,
+    )
+    orders.move(
+        session,
+        order,
+        step,
+        Party.COLLECTOR,
+        by=actor,
+        reason=sheet.slip.reason,
+        now=now,
+        slips=sheet.slip.position,
+        due_at=now + timedelta(days=edition.confirm_days),
+    )
+    orders.tell_resident(
+        session,
+        order,
+        (
+            f"称重单 {sheet.slip.number} 请在 {edition.confirm_days} 天内确认, 逾期视为确认",
+            f"weighing slip {sheet.slip.number}: please confirm within {edition.confirm_days} days; silence confirms",
+        ),
+        now=now,
+    )
+    return sheet
+
+
+def _require_correctable(session: Session, order: RecyclingOrder, reason: str, *, now: datetime) -> None:
+    if not reason.strip():
+        raise ReasonRequired
+    first_at = session.scalar(
+        sa.select(WeighingSlip.made_at).where(
+            WeighingSlip.resident_id == order.resident_id,
+            WeighingSlip.order_id == order.id,
+            WeighingSlip.position == 1,
+        )
+    )
+    if first_at is None or now > first_at + CORRECTED_WITHIN:
+        raise CorrectionTooLate
