@@ -140,6 +140,14 @@ def load(session: Session, methods: list[MethodData], *, on: date) -> list[str]:
     return added
 
 
+def add(session: Session, data: MethodData) -> None:
+    """Store one method without the default mark: it is what a rules version names that prices. Raises MethodChanged."""
+    session.execute(sa.select(sa.func.pg_advisory_xact_lock(sa.func.hashtextextended("carbon:methods", 0))))
+    if session.get(Method, data.id) is not None:
+        raise MethodChanged(f"{data.id}: is loaded already; give the new version a new id")
+    _insert(session, data)
+
+
 def current_method(session: Session, kind: MethodKind, on: date) -> Method:
     """The method of a kind in force on a day. Raises MethodUnknown."""
     found = session.scalar(
@@ -221,30 +229,43 @@ def _make_default(session: Session, stored: list[Method], chosen: Method, *, on:
 
 
 def _read(path: Path) -> MethodData:
+    """A method's data file, which is named after its id. Raises MethodDataError."""
     try:
         if path.stat().st_size > FILE_BYTES_MAX:
             raise MethodDataError(f"{path.name}: larger than {FILE_BYTES_MAX} bytes")
-        raw = tomllib.loads(path.read_text(encoding="utf-8"))
-        if set(raw) != _METHOD_KEYS or not re.fullmatch(r"[a-z0-9][a-z0-9.-]{0,59}", str(raw["id"])):
-            raise MethodDataError(f"{path.name}: needs exactly {', '.join(sorted(_METHOD_KEYS))}")
-        if raw["id"] != path.stem:
-            raise MethodDataError(f"{path.name}: the file must be named after its id {raw['id']!r}")
+        text = path.read_text(encoding="utf-8")
+    except (OSError, ValueError) as error:
+        raise MethodDataError(f"{path.name}: {error}") from error
+    method = read_text(path.name, text)
+    if method.id != path.stem:
+        raise MethodDataError(f"{path.name}: the file must be named after its id {method.id!r}")
+    return method
+
+
+def read_text(name: str, text: str) -> MethodData:
+    """Read and check a method as its TOML states it; `name` is for the message. Raises MethodDataError."""
+    try:
+        raw = tomllib.loads(text)
+        if set(raw) != _METHOD_KEYS or not _is_id(raw["id"]):
+            raise MethodDataError(f"{name}: needs exactly {', '.join(sorted(_METHOD_KEYS))}")
         if not isinstance(raw["valid_from"], date) or isinstance(raw["valid_from"], datetime):
-            raise MethodDataError(f"{path.name}: valid_from must be a date")
+            raise MethodDataError(f"{name}: valid_from must be a date")
         for key, length_max in (
             ("title_zh", TITLE_LENGTH_MAX),
             ("title_en", TITLE_LENGTH_MAX),
             ("source", TEXT_LENGTH_MAX),
         ):
             if not isinstance(raw[key], str) or not 1 <= len(raw[key]) <= length_max:
-                raise MethodDataError(f"{path.name}: {key} must be a text of 1 to {length_max} characters")
+                raise MethodDataError(f"{name}: {key} must be a text of 1 to {length_max} characters")
         kind = MethodKind(raw["kind"])
-        factors = tuple(_factor(kind, row, f"{path.name}, factor {n}") for n, row in enumerate(raw["factors"], 1))
+        if not isinstance(raw["factors"], list):
+            raise MethodDataError(f"{name}: factors must be a list")
+        factors = tuple(_factor(kind, row, f"{name}, factor {n}") for n, row in enumerate(raw["factors"], 1))
         confidence = Confidence(raw["confidence"])
-    except (OSError, ValueError) as error:
-        raise MethodDataError(f"{path.name}: {error}") from error
+    except (ValueError, RecursionError) as error:
+        raise MethodDataError(f"{name}: {error}") from error
     if not 1 <= len(factors) <= FACTORS_MAX or len({factor.key for factor in factors}) != len(factors):
-        raise MethodDataError(f"{path.name}: needs 1 to {FACTORS_MAX} factors, each key once")
+        raise MethodDataError(f"{name}: needs 1 to {FACTORS_MAX} factors, each key once")
     is_default = raw.pop("default") is True
     return MethodData(
         id=raw["id"],
@@ -260,7 +281,13 @@ def _read(path: Path) -> MethodData:
     )
 
 
-def _factor(kind: MethodKind, row: dict[str, Any], where: str) -> FactorEntry:
+def _is_id(text: Any) -> bool:
+    return isinstance(text, str) and re.fullmatch(r"[a-z0-9][a-z0-9.-]{0,59}", text) is not None
+
+
+def _factor(kind: MethodKind, row: Any, where: str) -> FactorEntry:
+    if not isinstance(row, dict):
+        raise MethodDataError(f"{where}: needs key, saved, source and confidence")
     if not _FACTOR_KEYS <= set(row) <= _FACTOR_KEYS | {"note"} or not all(isinstance(v, str) for v in row.values()):
         raise MethodDataError(f"{where}: needs key, saved, source and confidence as text, and may have a note")
     if max(map(len, row.values())) > TEXT_LENGTH_MAX:

@@ -6,6 +6,7 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from points.earning.models import Behaviour
+from points.earning.wording import MODE_NAMES
 from points.open_data.tables import FixedTable, Link, Measure, Row, Sum
 from points.statistics.counting import is_settled
 from points.statistics.marks import changed_days
@@ -27,24 +28,11 @@ BEHAVIOUR_NAMES = {
     Behaviour.RECYCLING.value: ("再生资源回收", "recycling"),
 }
 
+# What a mode of sorting or steps is called stands in the same list.
 MATERIAL_NAMES = {
-    "corrugated": ("瓦楞纸", "corrugated board"),
-    "mixed_paper": ("混合废纸", "mixed paper"),
-    "office_paper": ("办公用纸", "office paper"),
-    "newspaper": ("报纸", "newspaper"),
-    "glass": ("玻璃", "glass"),
-    "textile": ("织物", "textiles"),
-    "courier_packaging": ("快递包装", "courier packaging"),
-    "pet": ("PET 塑料", "PET"),
-    "hdpe": ("HDPE 塑料", "HDPE"),
-    "pp": ("PP 塑料", "PP"),
-    "mixed_plastic": ("混合塑料", "mixed plastics"),
-    "steel_can": ("钢罐", "steel cans"),
-    "mixed_metal": ("混合金属", "mixed metals"),
-    "aluminium_can": ("铝罐", "aluminium cans"),
-    "copper": ("铜", "copper"),
-    "mixed_electronics": ("混合电子产品", "mixed electronics"),
-    "portable_electronics": ("便携电子产品", "portable electronics"),
+    mode: words
+    for mode, words in MODE_NAMES.items()
+    if mode not in {"steps", "kitchen", "recyclable", "hazardous", "residual"}
 }
 
 

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import date, datetime
 from pathlib import Path
+from typing import Any
 
 from server.places.models import Confidence, DivisionLevel
 
@@ -62,16 +63,16 @@ class DistrictData:
     theme_days: tuple[ThemeDayEntry, ...]
 
 
+def read_district_code(folder: Path) -> str:
+    """The official code of the district alone, six digits. Raises DistrictDataError."""
+    return _read_head(folder / "district.toml")[0]
+
+
 def read_district(folder: Path) -> DistrictData:
     """Read and check a district's folder. Raises DistrictDataError."""
     path = folder / "district.toml"
-    try:
-        head = tomllib.loads(_text(path))
-    except tomllib.TOMLDecodeError as error:
-        raise DistrictDataError(f"{path.name}: {error}") from error
-    code, name, edition_on = head.get("code"), head.get("name"), head.get("edition_on")
-    if not isinstance(code, str) or not re.fullmatch("[0-9]{6}", code):
-        raise DistrictDataError(f"{path.name}: code must be six digits in quotes")
+    code, head = _read_head(path)
+    name, edition_on = head.get("name"), head.get("edition_on")
     if not isinstance(edition_on, date) or isinstance(edition_on, datetime):
         raise DistrictDataError(f"{path.name}: edition_on must be a date")
     if not isinstance(name, str):
@@ -83,6 +84,18 @@ def read_district(folder: Path) -> DistrictData:
         divisions=(district, *_divisions(folder / "communities.csv", district)),
         theme_days=tuple(_theme_days(folder / "theme_days.csv")),
     )
+
+
+def _read_head(path: Path) -> tuple[str, dict[str, Any]]:
+    """The district's code, and all that its file says."""
+    try:
+        head = tomllib.loads(_text(path))
+    except tomllib.TOMLDecodeError as error:
+        raise DistrictDataError(f"{path.name}: {error}") from error
+    code = head.get("code")
+    if not isinstance(code, str) or not re.fullmatch("[0-9]{6}", code):
+        raise DistrictDataError(f"{path.name}: code must be six digits in quotes")
+    return code, head
 
 
 def _divisions(path: Path, district: DivisionEntry) -> list[DivisionEntry]:
