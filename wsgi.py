@@ -42,6 +42,10 @@ import campaigns.tasks.routes
 import points.carbon.commands
 import points.earning.commands
 import points.earning.jobs
+import points.earning.proposals.commands
+import points.earning.proposals.jobs
+import points.earning.proposals.public_routes
+import points.earning.proposals.routes
 import points.earning.routes
 import points.ledger.commands
 import points.ledger.jobs
@@ -53,6 +57,13 @@ import points.open_data.routes
 import points.partners.commands
 import points.partners.jobs
 import points.partners.routes
+import points.review.audit.commands
+import points.review.audit.jobs
+import points.review.audit.routes
+import points.review.commands
+import points.review.exported
+import points.review.jobs
+import points.review.routes
 import points.rewards.routes
 import points.share.diaries.commands
 import points.share.diaries.jobs
@@ -66,6 +77,24 @@ import points.statistics.commands
 import points.statistics.exported
 import points.statistics.jobs
 import points.statistics.routes
+import points.travel.commands
+import points.travel.jobs
+import points.travel.routes
+import points.waste.catalogue.routes
+import points.waste.drops.commands
+import points.waste.drops.dropping
+import points.waste.drops.jobs
+import points.waste.drops.routes
+import points.waste.guide.commands
+import points.waste.guide.routes
+import points.waste.orders.commands
+import points.waste.orders.jobs
+import points.waste.orders.routes
+import points.waste.orders.settling
+import points.waste.orders.staff_routes
+import points.waste.sites.commands
+import points.waste.sites.opening
+import points.waste.sites.routes
 import server.commands
 import server.exports.jobs
 import server.exports.routes
@@ -73,18 +102,27 @@ import server.files.jobs
 import server.housekeeping
 import server.notices.routes
 import server.people.assisted_routes
+import server.people.code_routes
 import server.people.commands
+import server.people.household_routes
+import server.people.jobs
 import server.people.membership_routes
 import server.people.routes
+import server.people.scanner_routes
 import server.people.staff_routes
 import server.places.commands
 import server.places.routes
 from points.open_data import tables
+from points.partners import feed
+from points.review import appeals, detecting, detectors, held, kinds, leads
+from points.review.detecting import Detector
+from points.review.kinds import Kind
 from server import api, boot, cache, clock, database, health, jobs, limits, logs, pages, problems
 from server.exports import registry
 from server.exports.registry import Producer
 from server.files import store
-from server.people import sessions, wechat_client
+from server.people import scan_kinds, sessions, wechat_client
+from server.people.scan_kinds import ScanKind
 from server.settings import Settings, SettingsError
 
 gc.freeze()  # nor will it be later
@@ -95,18 +133,32 @@ BLUEPRINTS = [
     server.people.staff_routes.blueprint,
     server.people.membership_routes.blueprint,
     server.people.assisted_routes.blueprint,
+    server.people.code_routes.blueprint,
+    server.people.household_routes.blueprint,
+    server.people.scanner_routes.blueprint,
     server.places.routes.blueprint,
     server.notices.routes.blueprint,
     server.exports.routes.blueprint,
     points.ledger.routes.blueprint,
     points.earning.routes.blueprint,
+    points.earning.proposals.public_routes.blueprint,
+    points.earning.proposals.routes.blueprint,
+    points.review.routes.blueprint,
+    points.review.audit.routes.blueprint,
     points.partners.routes.blueprint,
     points.rewards.routes.blueprint,
     points.statistics.routes.blueprint,
+    points.travel.routes.blueprint,
     points.open_data.routes.blueprint,
     points.share.survey.routes.blueprint,
     points.share.diaries.routes.blueprint,
     points.share.releases.routes.blueprint,
+    points.waste.catalogue.routes.blueprint,
+    points.waste.guide.routes.blueprint,
+    points.waste.sites.routes.blueprint,
+    points.waste.drops.routes.blueprint,
+    points.waste.orders.routes.blueprint,
+    points.waste.orders.staff_routes.blueprint,
     campaigns.drives.routes.blueprint,
     campaigns.drives.team_routes.blueprint,
     campaigns.tasks.routes.blueprint,
@@ -129,13 +181,20 @@ JOBS = {
     "campaign-tasks": campaigns.tasks.jobs.tasks,
     "settlement": campaigns.settlement.jobs.tasks,
     "server": server.housekeeping.tasks,
+    "people": server.people.jobs.tasks,
     "files": server.files.jobs.tasks,
     "exports": server.exports.jobs.tasks,
     "ledger": points.ledger.jobs.tasks,
     "earning": points.earning.jobs.tasks,
+    "rules": points.earning.proposals.jobs.tasks,
+    "review": points.review.jobs.tasks,
+    "random-audit": points.review.audit.jobs.tasks,
     "partners": points.partners.jobs.tasks,
+    "tracks": points.travel.jobs.tasks,
     "diaries": points.share.diaries.jobs.tasks,
     "share": points.share.releases.jobs.tasks,
+    "sorting": points.waste.drops.jobs.tasks,
+    "recycling": points.waste.orders.jobs.tasks,
 }
 
 # What staff can have as a file, by kind.
@@ -143,7 +202,15 @@ EXPORTS: list[Producer] = [
     *campaigns.settlement.lists.PRODUCERS,
     *campaigns.statistics.exported.PRODUCERS,
     *points.statistics.exported.PRODUCERS,
+    *points.review.exported.PRODUCERS,
 ]
+
+# What people decide, by kind of case, and what looks for cases.
+REVIEW_KINDS: list[Kind] = [held.KIND, leads.KIND, appeals.KIND, points.waste.orders.settling.KIND]
+DETECTORS: list[Detector] = [*detectors.DETECTORS]
+
+# What registered devices may send in later, by purpose.
+SCAN_KINDS: list[ScanKind] = [points.waste.drops.dropping.SCAN_KIND]
 
 # What everybody may read, in this order.
 PUBLIC_TABLES = [*campaigns.statistics.public_tables.TABLES, *points.open_data.activity_tables.TABLES]
@@ -154,13 +221,21 @@ COMMANDS = [
     server.commands.openapi,
     server.commands.clock,
     server.people.commands.staff,
+    server.people.commands.codes,
     server.places.commands.places,
     points.carbon.commands.carbon,
-    points.earning.commands.rules,
+    points.earning.commands.rules,  # points.earning.proposals adds its own to the group
     points.earning.commands.counts,  # campaigns.statistics and points.statistics add theirs to the group
+    points.review.commands.review,
+    points.review.audit.commands.audits,
     points.open_data.commands.statistics,
     points.ledger.commands.ledger,
     points.partners.commands.partners,
+    points.travel.commands.tracks,
+    points.waste.guide.commands.guide,
+    points.waste.sites.commands.sites,
+    points.waste.drops.commands.sorting,
+    points.waste.orders.commands.recycling,
     points.share.survey.commands.share,  # diaries and releases add their own to the group
     campaigns.drives.commands.campaigns,
     campaigns.creation.commands.creation,
@@ -197,6 +272,10 @@ def create_app(settings: Settings | None = None) -> Flask:
     wechat_client.install(app, settings)
     jobs.install(app, settings.database_url, JOBS)
     registry.install(app, EXPORTS)
+    kinds.install(app, REVIEW_KINDS)
+    detecting.install(app, DETECTORS, positions=points.waste.sites.opening.positions)
+    scan_kinds.install(app, SCAN_KINDS)
+    feed.install_site_check(points.waste.sites.opening.partner_check)
     tables.install(app, PUBLIC_TABLES)
     try:
         store.install(app, settings.files_url)

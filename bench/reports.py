@@ -25,6 +25,7 @@ from datetime import date, timedelta
 from pathlib import Path
 
 import psycopg
+import redis
 
 from bench.figures import latency_words, percentile_ms
 from bench.load import drive, request
@@ -201,21 +202,38 @@ def prepare(on: Stage, size: int, *, residents: int = ALL_RESIDENTS, count_secon
 def read_in_turns(
     stages: Mapping[int, Stage], days: Mapping[int, date], rounds: int
 ) -> dict[str, dict[int, list[float]]]:
-    """The latencies of each report at each size, each round by another reader; the sizes take turns."""
+    """The latencies of each report at each size, each request by another reader; the sizes take turns.
+
+    A page of places is kept once it was made, so it is read once more with nothing kept before each request.
+    """
     tokens = {size: readers(on) for size, on in stages.items()}
     found: dict[str, dict[int, list[float]]] = {}
     for name, path in REPORTS.items():
-        latencies = found.setdefault(name, {size: [] for size in stages})
+        found[name] = {size: [] for size in stages}
+        made_anew = (
+            found.setdefault(f"{name}, 首次 made anew", {size: [] for size in stages}) if "places" in path else {}
+        )
         for turn in range(rounds + 1):
             for size, on in stages.items():
                 url = "/api/v1/statistics/" + path.format(day=days[size])
-                run = drive(
-                    on.server, [[request("GET", url, {"Authorization": f"Bearer {token}"}) for token in tokens[size]]]
-                )
+                requests = [request("GET", url, {"Authorization": f"Bearer {token}"}) for token in tokens[size]]
+                run = drive(on.server, [requests])
                 _check(name, run.answers[0])
                 if turn:  # each worker's first answers prepare its statements
-                    latencies[size] += run.latencies_s
+                    found[name][size] += run.latencies_s
+                if turn and made_anew:
+                    made_anew[size] += _each_made_anew(on, requests)
     return found
+
+
+def _each_made_anew(on: Stage, requests: Sequence[bytes]) -> list[float]:
+    """The latencies of requests with an empty cache before each."""
+    latencies: list[float] = []
+    with redis.Redis.from_url(on.settings.redis_url) as cache:
+        for each in requests:
+            cache.flushall()
+            latencies += drive(on.server, [[each]]).latencies_s
+    return latencies
 
 
 def _tell(text: str) -> None:

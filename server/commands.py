@@ -48,7 +48,19 @@ def worker() -> None:
 
 
 # In this order: rules and programmes name places and methods.
-DISTRICT_DATA = ("places", "carbon", "rules", "creation", "share")
+DISTRICT_DATA = (
+    "places",
+    "codes",
+    "carbon",
+    "rules",
+    "review",
+    "sorting",
+    "recycling",
+    "tracks",
+    "guide",
+    "creation",
+    "share",
+)
 
 
 @click.command("prepare")
@@ -57,7 +69,7 @@ DISTRICT_DATA = ("places", "carbon", "rules", "creation", "share")
 @click.pass_context
 @with_appcontext
 def prepare(context: click.Context, *, schema: bool, sample: bool) -> None:
-    """Load all of the district's data folder: places, methods, rules, programmes. A second time changes nothing."""
+    """Load all of the district's data folder: places, methods, rules, … A second time changes nothing."""
     if schema:
         upgrade(directory=str(boot.MIGRATIONS))
     for name in (*DISTRICT_DATA, *(["sample"] if sample else [])):

@@ -30,14 +30,18 @@ from sqlalchemy.orm import Session
 from werkzeug.serving import make_server
 
 from points.carbon import methods
-from points.earning import pricing, rules
+from points.earning import holds, pricing, rules
+from points.review import editions
 from points.share.survey import definition
+from points.waste.drops import plans
+from points.waste.orders import materials
+from points.waste.sites import opening
 from server.access import Role
 from server.clock import SHANGHAI, business_day, now
 from server.database import db, new_id, psycopg_url
 from server.embedded import EmbeddedPostgres, EmbeddedValkey, throwaway_postgres, throwaway_valkey
 from server.limits import limiter
-from server.people import sessions, staff
+from server.people import code_limits, sessions, staff
 from server.people.models import Resident, Staff
 from server.people.wechat_standin import QuietHandler, create_standin
 from server.places import divisions
@@ -154,6 +158,10 @@ def template(postgres: EmbeddedPostgres, base_settings: Settings) -> str:
         methods.load(session, methods.read_methods(), on=business_day(now()))
         rules.load(session, rules.read_folder(base_settings.district_folder))
         definition.load(session, definition.read_definitions(), now=now())
+        code_limits.load(session, code_limits.read_limits(base_settings.district_folder))
+        editions.load(session, editions.read_folder(base_settings.district_folder))
+        plans.load(session, plans.read_folder(base_settings.district_folder))
+        materials.load(session, materials.read_folder(base_settings.district_folder), now=now())
         session.commit()
         db.session.remove()
         db.engine.dispose()
@@ -203,6 +211,8 @@ def connection(app: Flask) -> Iterator[Connection]:
         db._app_engines[app][None] = connection  # type: ignore[index,assignment]
         db.session.session_factory.configure(join_transaction_mode="create_savepoint")  # type: ignore[attr-defined]
         pricing.forget()
+        holds.forget()
+        opening.forget()
         try:
             yield connection
         finally:

@@ -9,6 +9,7 @@ from string import Template
 import click
 from flask import current_app
 from flask.cli import AppGroup
+from sqlalchemy.orm import Session
 
 from campaigns.sample import sample as rules
 from campaigns.sample.sample import Credentials, SampleError
@@ -16,6 +17,8 @@ from campaigns.statistics.counting import CountIsRunning
 from campaigns.statistics.jobs import count_everything_due
 from campaigns.statistics.report import district_figures
 from points.statistics.marks import FIRST_DAY
+from points.waste.orders import timetable
+from points.waste.sites import importing
 from server.access import Role
 from server.clock import SHANGHAI, now
 from server.database import run_transaction, transaction
@@ -27,6 +30,9 @@ sample = AppGroup("sample", help="Sample people, partners and a campaign; never 
 CREDENTIALS_FILE = "sample.json"
 TRY_THIS_FILE = "try-this.txt"
 SHELL_FILE = "sample.env"
+# In the district's data folder, if it has any: invented sites and hours, which a real district never loads.
+DEMONSTRATION_SITES = "sites-demonstration.toml"
+DEMONSTRATION_TIMETABLE = "collection-demonstration.toml"
 
 
 @sample.command("load")
@@ -63,8 +69,9 @@ def _load(settings: Settings, path: Path, *, at: datetime) -> Credentials:
         absent = rules.absent_staff(session, credentials)
     wanted = absent | (renewed & credentials.staff.keys())
     hashes = {name: hash_password(credentials.staff[name].password) for name in sorted(wanted)}
-    return run_transaction(
-        lambda session: rules.load(
+
+    def work(session: Session) -> Credentials:
+        loaded = rules.load(
             session,
             credentials,
             district=district_figures(settings.district_folder).code,
@@ -74,7 +81,14 @@ def _load(settings: Settings, path: Path, *, at: datetime) -> Credentials:
             data_key=settings.data_key,
             now=at,
         )
-    )
+        sites, stops = (settings.district_folder / name for name in (DEMONSTRATION_SITES, DEMONSTRATION_TIMETABLE))
+        if sites.exists():
+            importing.load(session, importing.read_file(sites), now=at)
+        if stops.exists():
+            timetable.load_timetable(session, timetable.read_timetable(stops), now=at)
+        return loaded
+
+    return run_transaction(work)
 
 
 def shell_variables(settings: Settings, credentials: Credentials) -> str:
@@ -86,9 +100,8 @@ def shell_variables(settings: Settings, credentials: Credentials) -> str:
         "COMMUNITY": by_role[Role.COMMUNITY_STAFF.value][1].division,
         "SAMPLE_CAMPAIGN": credentials.campaign_id,
     }
-    for role in (Role.COMMUNITY_STAFF, Role.SCHOOL_STAFF, Role.STREET, Role.DISTRICT, Role.OPERATOR):
-        name, kept = by_role[role.value]
-        word = role.value.removesuffix("-staff").upper()
+    for role_name, (name, kept) in by_role.items():
+        word = role_name.removesuffix("-staff").upper()
         values |= {f"{word}_STAFF": name, f"{word}_PASSWORD": kept.password}
     for code, partner in credentials.partners.items():
         values[f"{code.removesuffix('-sample').upper()}_KEY"] = partner.key

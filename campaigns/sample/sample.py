@@ -54,6 +54,8 @@ STAFF: Mapping[str, Role] = {
     "community": Role.COMMUNITY_STAFF,
     "school": Role.SCHOOL_STAFF,
     "operator": Role.OPERATOR,
+    "supervisor": Role.SUPERVISOR,
+    "collector": Role.COLLECTOR,
 }
 
 # Users of the WeChat stand-in, and which of the first two communities is theirs.
@@ -248,6 +250,8 @@ def _load_staff(
         Role.STREET: place.street,
         Role.COMMUNITY_STAFF: place.communities[0],
         Role.OPERATOR: place.district,
+        Role.SUPERVISOR: place.communities[0],
+        Role.COLLECTOR: place.street,
     }
     stored = {row.name: row for row in session.scalars(sa.select(Staff).where(Staff.name.in_(list(credentials.staff))))}
     # The district office comes first in the table: it founds the school that the school's account needs.

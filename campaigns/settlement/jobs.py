@@ -8,6 +8,7 @@ from flask import current_app
 from sqlalchemy.orm import Session
 
 from campaigns.settlement import lists, settling
+from campaigns.settlement.payments import DriveLimitReached
 from campaigns.settlement.settling import CHUNK_RESIDENTS, Step
 from campaigns.tasks.progress import completed_teams
 from points.ledger.budgets import BudgetExhausted
@@ -33,8 +34,10 @@ def settle(campaign_id: str) -> None:
     with transaction() as session:
         teams = completed_teams(session, campaign)
 
+    residents = CHUNK_RESIDENTS
+
     def chunk(session: Session) -> Step:
-        step = settling.settle_chunk(session, campaign, teams=teams, limit=CHUNK_RESIDENTS, now=now())
+        step = settling.settle_chunk(session, campaign, teams=teams, limit=residents, now=now())
         if step is Step.FINISHED:
             lists.write_settlement_sheet(session, campaign, desk=desk(), now=now())
         return step
@@ -44,6 +47,13 @@ def settle(campaign_id: str) -> None:
             step = run_transaction(chunk)
         except BudgetExhausted:
             step = run_transaction(lambda session: settling.fall_short(session, campaign, teams=teams, now=now()))
+        except DriveLimitReached:
+            # Fewer at a time use up what is left of the day; then `settle_due` takes it up again until a new day comes.
+            if residents == 1:
+                log.info("campaign_settlement_waits_for_tomorrow", campaign_id=campaign_id)
+                return
+            residents = max(1, residents // 8)
+            continue
         if step is not Step.MORE:
             break
     log.info("campaign_settlement_ended", campaign_id=campaign_id, step=step.value)

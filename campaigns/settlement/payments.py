@@ -16,7 +16,9 @@ from campaigns.drives.moves import UNDER_WAY
 from campaigns.drives.participation import participation_of
 from campaigns.settlement.models import CampaignPayment, PaymentWay
 from campaigns.tasks.progress import completed
-from points.earning import pricing
+from points.earning import bounds, pricing
+from points.earning.bounds import BoundReached
+from points.earning.models import BoundKind
 from points.ledger import budgets
 from points.ledger.budgets import BudgetExhausted, Payment
 from server.access import Actor
@@ -55,6 +57,16 @@ class NoReward(Conflict):
     code, title_zh, title_en = "no-reward", "该任务没有积分奖励", "This task has no reward"
 
 
+class DriveLimitReached(Conflict):
+    """The campaign has paid as much as a campaign may pay on one day; it goes on tomorrow."""
+
+    code, title_zh, title_en = (
+        "drive-limit-reached",
+        "本活动今日发放的积分已达上限, 请明日再领",
+        "This campaign has paid as much as it may today; claim tomorrow",
+    )
+
+
 class RewardPaid(Conflict):
     """A resident is paid once for a task."""
 
@@ -88,8 +100,8 @@ class Reward(msgspec.Struct, frozen=True):
 def claim(session: Session, actor: Actor, campaign_id: UUID, task_id: UUID, *, now: datetime) -> CampaignPayment:
     """Pay the actor for a completed task at once, as long as the budget lasts: first come, first served.
 
-    Raises NotFound, NotJoined, PaidAtSettlement, ClaimsClosed, NoReward, TaskNotCompleted, BudgetExhausted, and
-    RewardPaid through the primary key.
+    Raises NotFound, NotJoined, PaidAtSettlement, ClaimsClosed, NoReward, TaskNotCompleted, BudgetExhausted,
+    DriveLimitReached, and RewardPaid through the primary key.
     """
     campaign = campaign_for(session, actor, campaign_id)
     task = task_for(session, actor, campaign_id, task_id)
@@ -133,7 +145,7 @@ def settle(
 ) -> list[Reward]:
     """Pay those of the rewards that have not been paid yet, in a fixed number of statements; which they were.
 
-    Raises BudgetExhausted; nothing is then paid, because the caller's transaction ends.
+    Raises BudgetExhausted, DriveLimitReached; nothing is then paid, because the caller's transaction ends.
     """
     if not rewards:
         return []
@@ -206,3 +218,21 @@ def _pay(
         expires_on=pricing.points_end_on(session, business_day(now)),
         now=now,
     )
+    _take_from_day(session, campaign.id, sum(each.points for each in rewards), now=now)
+
+
+def _take_from_day(session: Session, campaign_id: UUID, points: int, *, now: datetime) -> None:
+    """Hold what one campaign pays on a day below the district's bound, whatever its budget holds.
+
+    After the payments, because everybody who is paid by this campaign waits for this row. Raises DriveLimitReached.
+    """
+    tariff = pricing.current(session).on(business_day(now))
+    limit_points = None if tariff is None else tariff.bounds.get(BoundKind.DRIVE.value)
+    if limit_points is None:
+        return
+    try:
+        bounds.take(
+            session, BoundKind.DRIVE, str(campaign_id), points, day=business_day(now), limit_points=limit_points
+        )
+    except BoundReached as reached:
+        raise DriveLimitReached(**reached.extra) from reached

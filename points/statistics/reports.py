@@ -48,9 +48,10 @@ COMPARISON_NOTE = (
 
 ACCURACY_NOTE = (
     "准确率 = 有效投放次数 ÷ (有效次数 + 检查后撤回的次数)。未被抽查的投放视为有效, 故为上限估计,"
-    " 不是抽查合格率; 自2026-11起采用此定义。"
+    " 不是抽查合格率; 自2026-11起采用此定义。按抽查加权估计的准确率见 GET /api/v1/sorting/accuracy。"
     " Accuracy: drops that stand, divided by those and the drops taken back after a check. Drops that nobody checked"
     " count as standing, so this is an upper bound and no result of spot checks; the definition holds since 2026-11."
+    " The estimate from the hidden spot checks, with its interval, is GET /api/v1/sorting/accuracy."
 )
 
 

@@ -78,7 +78,7 @@ def test_loading_twice_changes_nothing(app: Flask, session: Session, folder: Pat
     assert counts(session) == first
     assert (folder / "sample.json").read_bytes() == file
     assert {table: first[table] for table in ("staff", "resident", "partner", "binding", "reward", "campaign")} == {
-        "staff": 5,
+        "staff": 7,
         "resident": 4,
         "partner": 5,
         "binding": 20,
@@ -95,7 +95,7 @@ def test_credentials_are_readable_by_their_owner_alone_and_not_printed(app: Flas
     credentials = kept(folder)
     hidden = [each["password"] for each in credentials["staff"].values()]
     hidden += [each["key"] for each in credentials["partners"].values()]
-    assert len(set(hidden)) == 10
+    assert len(set(hidden)) == 12
     assert not [each for each in hidden if each in result.output]
 
 
@@ -123,6 +123,8 @@ def test_sample_staff_sign_in_with_the_kept_password_in_their_own_scope(
         "nankai-community": ("community-staff", "120104001001"),
         "nankai-school": ("school-staff", None),
         "nankai-operator": ("operator", "120104"),
+        "nankai-supervisor": ("supervisor", "120104001001"),
+        "nankai-collector": ("collector", "120104001"),
     }
     assert accounts["nankai-school"]["organisation_id"] == staff["nankai-school"]["organisation_id"]
 

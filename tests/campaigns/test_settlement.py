@@ -1,6 +1,7 @@
 """The settlement: every completed task paid once, however often it is run and wherever it is stopped."""
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 from uuid import UUID
@@ -33,11 +34,12 @@ from campaigns.drives.models import Campaign, CampaignState, CampaignTask, Rewar
 from campaigns.settlement import jobs, payments, settling
 from campaigns.settlement.models import CampaignPayment, Settlement, SettlementState
 from points.earning import pricing
+from points.earning.pricing import Tariffs
 from points.ledger import budgets
 from points.ledger.models import Transfer
 from server.access import Role
 from server.audit import AuditEntry
-from server.clock import now
+from server.clock import business_day, now
 from server.exports.models import Export
 
 SignIn = Callable[..., Headers]
@@ -103,6 +105,26 @@ def start(client: FlaskClient, staff: Headers, campaign: Campaign) -> Any:
 def state_of(client: FlaskClient, staff: Headers, campaign: Campaign) -> dict[str, Any]:
     found = client.get(url(campaign, "settlement"), headers=staff).json
     return {name: found[name] for name in ("state", "residents", "payments", "points", "short_points")}  # type: ignore[index]
+
+
+@pytest.mark.usefixtures("small_chunks")
+def test_a_campaign_pays_no_more_on_one_day_than_the_district_allows_and_goes_on_the_next(
+    session: Session, campaign: Campaign, people: list[UUID], settle: Settle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    account = with_budget(session, campaign, 1_000)
+    tariff = pricing.current(session).on(business_day(now()))
+    assert tariff is not None
+    monkeypatch.setattr(pricing._memory, "tariffs", Tariffs((replace(tariff, bounds={"drive": 35}),)))
+    session.add(Settlement(campaign_id=campaign.id, state=SettlementState.QUEUED, requested_at=now()))
+    session.flush()
+    settle(campaign)
+    assert [points_of(session, person) for person in people] == [10, 10, 10, 0, 0, 0, 0]
+    settle(campaign)
+    assert budgets.held_by(session, account) == 970
+    with time_machine.travel(now() + timedelta(days=1), tick=False):
+        settle(campaign)
+        assert [points_of(session, person) for person in people] == [10, 10, 10, 10, 10, 10, 0]
+        assert session.get_one(Campaign, campaign.id).state is CampaignState.CLOSED
 
 
 @pytest.mark.usefixtures("small_chunks")

@@ -4,8 +4,7 @@ What belongs together is one bundle: the parameters of addresses that name its p
 """
 
 import hashlib
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any
@@ -13,8 +12,19 @@ from uuid import UUID, uuid5
 
 import msgspec
 import sqlalchemy as sa
-from flask import Flask
-from sqlalchemy.orm import Session
+from world_of_evidence import APPEALED, CARDS_ISSUED, link_staff, vouched_things
+from world_parts import (
+    DISTRICT,
+    HOME,
+    NEXT_DOOR,
+    OFFICES,
+    OTHER_DISTRICT,
+    OTHER_STREET,
+    Bundle,
+    Makers,
+    World,
+    seen,
+)
 
 from campaigns.annual_report.content import Content
 from campaigns.annual_report.models import DOCUMENT, AnnualReport, AnnualReportFile, ReportState
@@ -69,116 +79,20 @@ from points.share.releases.models import ReleaseState, ShareRelease
 from points.share.survey.microdata import PersonRow, WaveRows, write_wave
 from points.share.survey.models import MarginCell, MarginSet, WaveKind
 from server.access import Actor, Role
-from server.clock import business_day, now
+from server.clock import business_day
 from server.database import new_id
 from server.exports.models import Export, ExportFormat, ExportState
-from server.files import intake
-from server.files.intake import CleanFile
-from server.files.models import StoredFile
 from server.files.store import store
 from server.notices import notices
 from server.notices.models import Notice
 from server.people.join_codes import hashed
-from server.people.models import OrganisationMembership, Resident, Staff
+from server.people.models import OrganisationMembership
 from server.places.models import Confidence, Division, DivisionLevel, Organisation, OrganisationKind
-from server.settings import Settings
-
-HOME, NEXT_DOOR, OTHER_STREET, OTHER_DISTRICT = "120104001001", "120104001003", "120104002001", "120103"
-
-# A picture of one pixel.
-PICTURE = bytes.fromhex(
-    "89504e470d0a1a0a0000000d4948445200000001000000010802000000907753de0000000c49444154789c631068500000015400b16253bf3e"
-    "0000000049454e44ae426082"
-)
 
 JOIN_CODE = "AAAA-AAAA"
 
-# Who answers for a place besides the people of the thing itself.
-DISTRICT = frozenset({"district", "colleague at the district"})
-OFFICES = DISTRICT | {"street"}
 STREETS = frozenset({"street", "another street"})
 DEFINITION = "green-travel-2020"
-
-
-@dataclass(frozen=True)
-class Bundle:
-    """Things that belong together: under which addresses, parameter → what it is here, and the names of who sees them.
-
-    `groups` are those of them who are more to the bundle than others; a test says which routes are for a group only.
-    """
-
-    under: tuple[str, ...]
-    parts: Mapping[str, Any]
-    seen_by: frozenset[str]
-    groups: Mapping[str, frozenset[str]] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class World:
-    """People by what they are to the things, and the things."""
-
-    people: Mapping[str, tuple[Role, UUID]]
-    bundles: Mapping[str, Bundle]
-    # The first of every role has something to see; most of the others are there to see nothing of it.
-    insiders: Mapping[Role, str]
-    organisations: Mapping[str, UUID]
-    # Parameters of addresses whose things are everybody's.
-    shared: Mapping[str, Any]
-
-    def fitting(self, path: str, parameters: Iterable[str]) -> dict[str, Bundle]:
-        """The bundles that have everything that an address with these parameters names."""
-        wanted = set(parameters)
-        return {
-            name: bundle
-            for name, bundle in self.bundles.items()
-            if path.startswith(bundle.under) and wanted <= bundle.parts.keys()
-        }
-
-
-@dataclass
-class Makers:
-    """Makes people and things in a session."""
-
-    app: Flask
-    session: Session
-    instant: datetime = field(default_factory=now)
-
-    @property
-    def settings(self) -> Settings:
-        found: Settings = self.app.extensions["tanpuhui_settings"]
-        return found
-
-    def resident(self, community: str | None, **values: Any) -> UUID:
-        """A resident."""
-        made = Resident(resident_id=new_id(), community_code=community, created_at=self.instant, **values)
-        self.add(made)
-        return made.resident_id
-
-    def staff(self, role: Role, *, division: str | None = None, organisation: UUID | None = None) -> UUID:
-        """A member of staff without a usable password."""
-        id = new_id()
-        made = Staff(
-            id=id,
-            name=f"staff-{id.hex[-12:]}",
-            password_hash="unusable",
-            role=role,
-            division=division,
-            organisation_id=organisation,
-            created_at=self.instant,
-        )
-        self.add(made)
-        return id
-
-    def add(self, *rows: Any) -> None:
-        """Add rows one after the other, as their keys want."""
-        for row in rows:
-            self.session.add(row)
-            self.session.flush()
-
-    def file(self, uploaded_by: UUID | None) -> StoredFile:
-        """A kept picture."""
-        clean = CleanFile("a.png", "image/png", PICTURE, 1, 1, None)
-        return intake.accept(self.session, clean, purpose="test", uploaded_by=uploaded_by, now=self.instant)
 
 
 def build(make: Makers, *, shared_partner: str) -> World:
@@ -199,6 +113,7 @@ def build(make: Makers, *, shared_partner: str) -> World:
     ids = {name: place.id for name, place in places.items()}
     people = people_around(make, ids)
     person = {name: id for name, (_, id) in people.items()}
+    link_staff(make, [id for role, id in people.values() if role is not Role.RESIDENT])
     with make.app.app_context():
         bundles = {
             **own_things(make, person, shared_partner),
@@ -207,6 +122,7 @@ def build(make: Makers, *, shared_partner: str) -> World:
             **campaigns(make, person, ids),
             **applications(make, person, ids),
             **share_things(make, person),
+            **vouched_things(make, person),
         }
         make.add(*(membership(person["owner"], ids[name], make.instant) for name in ("一小", "商场")))
         make.session.commit()
@@ -229,6 +145,8 @@ def people_around(make: Makers, ids: Mapping[str, UUID]) -> dict[str, tuple[Role
         "mall": (Role.ORGANISATION_STAFF, staff(Role.ORGANISATION_STAFF, organisation=ids["商场"])),
         "assessor": (Role.ASSESSOR, staff(Role.ASSESSOR, division=district)),
         "street": (Role.STREET, staff(Role.STREET, division=HOME[:9])),
+        "supervisor": (Role.SUPERVISOR, staff(Role.SUPERVISOR, division=HOME)),
+        "collector": (Role.COLLECTOR, staff(Role.COLLECTOR, division=HOME[:9])),
         "district": (Role.DISTRICT, staff(Role.DISTRICT, division=district)),
         "operator": (Role.OPERATOR, staff(Role.OPERATOR, division=district)),
         # Of the same place, with nothing of one's own in it.
@@ -238,11 +156,14 @@ def people_around(make: Makers, ids: Mapping[str, UUID]) -> dict[str, tuple[Role
         "another mall": (Role.ORGANISATION_STAFF, staff(Role.ORGANISATION_STAFF, organisation=ids["另一商场"])),
         "assessor of another": (Role.ASSESSOR, staff(Role.ASSESSOR, division=district)),
         "assessor of nothing": (Role.ASSESSOR, staff(Role.ASSESSOR, division=district)),
+        "collector's colleague": (Role.COLLECTOR, staff(Role.COLLECTOR, division=HOME[:9])),
         "colleague at the district": (Role.DISTRICT, staff(Role.DISTRICT, division=district)),
         # Of another place.
         "resident next door": (Role.RESIDENT, resident(NEXT_DOOR)),
         "resident of nowhere": (Role.RESIDENT, resident(None)),
         "community next door": (Role.COMMUNITY_STAFF, staff(Role.COMMUNITY_STAFF, division=NEXT_DOOR)),
+        "supervisor next door": (Role.SUPERVISOR, staff(Role.SUPERVISOR, division=NEXT_DOOR)),
+        "collector of another street": (Role.COLLECTOR, staff(Role.COLLECTOR, division=OTHER_STREET[:9])),
         "community of another street": (Role.COMMUNITY_STAFF, staff(Role.COMMUNITY_STAFF, division=OTHER_STREET)),
         "another street": (Role.STREET, staff(Role.STREET, division=OTHER_STREET[:9])),
         "another district": (Role.DISTRICT, staff(Role.DISTRICT, division=OTHER_DISTRICT)),
@@ -273,10 +194,6 @@ def add_other_district(make: Makers) -> None:
 def membership(resident_id: UUID, organisation_id: UUID, instant: datetime) -> OrganisationMembership:
     """A resident's membership from now on."""
     return OrganisationMembership(resident_id=resident_id, organisation_id=organisation_id, joined_at=instant)
-
-
-def seen(*names: str) -> frozenset[str]:
-    return frozenset(names)
 
 
 # One's own
@@ -314,7 +231,9 @@ def own_things(make: Makers, person: Mapping[str, UUID], shared_partner: str) ->
     # An operator opens and closes accounts, and has the permission for nothing else of a resident's.
     around = DISTRICT | {"owner", "operator"}
     return {
-        "the resident's own": Bundle(("/api/v1/residents/", "/api/v1/me/activities/"), parts, around),
+        "the resident's own": Bundle(
+            ("/api/v1/residents/", "/api/v1/me/activities/"), parts, around, beside=(CARDS_ISSUED, APPEALED)
+        ),
         **{f"a message to the {name}": message(make, person[name], name) for name in ("owner", "school", "assessor")},
     }
 
@@ -359,6 +278,7 @@ def staff_things(make: Makers, person: Mapping[str, UUID]) -> dict[str, Bundle]:
     )
     make.add(tie)
     member = make.staff(Role.COMMUNITY_STAFF, division=HOME)
+    link_staff(make, [member])
     return {
         "an account": Bundle(("/api/v1/staff/",), {"staff_id": member}, DISTRICT | {"operator"}),
         "a tie": Bundle(("/api/v1/creation/ties/",), {"tie_id": tie.id}, DISTRICT | {"assessor"}),
