@@ -1,7 +1,7 @@
 # Bare `make` prints help. Nothing is needed but make and Python 3.11 or newer; everything else goes into .venv.
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint bench demo flask fuzz drill coverage-study openapi lock clean
+.PHONY: help run test lint bench demo flask fuzz drill coverage-study loss-bound replay-kit track-evidence openapi lock clean
 
 # Compiled modules are kept, or every process of ours would compile them again.
 unexport PYTHONDONTWRITEBYTECODE
@@ -27,6 +27,9 @@ help:
 	@echo '  make fuzz     long generated API calls    接口模糊测试（长）'
 	@echo '  make drill    long failure drills         故障演练（长）'
 	@echo '  make coverage-study  do the intervals of the share cover?  区间覆盖研究（长）'
+	@echo '  make loss-bound      what can an attacker gain in a day?    攻击者一日所得上限（长）'
+	@echo '  make replay-kit      who is found, who is troubled?         带标签的作弊重放（长）'
+	@echo '  make track-evidence  measure the checks of tracks anew      轨迹核验的实测报告'
 	@echo '  make openapi  rewrite openapi.json        重新生成接口文档'
 	@echo '  make lock     lock the dependencies       重新锁定依赖'
 	@echo '  make clean    remove what make made, but keep var/ (the data)   清理，保留数据'
@@ -65,6 +68,17 @@ drill: $(DEV_READY)
 # A thousand biased samples of a real survey, and more: ten minutes on two cores.
 coverage-study: $(DEV_READY)
 	$(BIN)/python -m bench.coverage $(STUDY_ARGUMENTS)
+
+# 2,000 plans of an attacker and the controls: a quarter of an hour.
+loss-bound: $(DEV_READY)
+	$(BIN)/python -m bench.loss_bound --write docs/loss-bound.md
+
+# 10,000 honest residents for 30 days, and eight families of attackers: half an hour.
+replay-kit: $(DEV_READY)
+	$(BIN)/python -m bench.replay_kit --write docs/evidence.md
+
+track-evidence: $(DEV_READY)
+	$(BIN)/python -m bench.track_evidence
 
 openapi: $(DEV_READY)
 	$(BIN)/flask --app wsgi:create_described_app openapi write openapi.json
