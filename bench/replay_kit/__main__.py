@@ -1,0 +1,131 @@
+"""`python -m bench.replay_kit`: the long form, 10,000 honest residents for 30 days, and its table.
+
+`--short` is the form of the tests; `--write FILE` puts the table between the marks of a Markdown file.
+"""
+
+import argparse
+import secrets
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from flask import Flask
+from flask_migrate import upgrade
+
+from bench.replay_kit import course, table
+from bench.replay_kit.course import Plan
+from bench.running import end_tidily_when_terminated
+from points.carbon import methods
+from points.earning import rules
+from points.review import editions
+from server.clock import business_day, now
+from server.database import db, transaction
+from server.embedded import free_port, throwaway_postgres, throwaway_valkey
+from server.places import divisions
+from server.places.district_data import read_district
+from server.settings import PLACES_DATA, Settings
+from wsgi import create_app
+
+SEED = 20261123
+LONG = Plan(seed=SEED, residents=10_000, days=30, accounts=50, attack_from=10)
+SHORT = Plan(seed=SEED, residents=240, days=6, accounts=24, attack_from=4, look_hours=(12.5, 20.0, 24.0))
+BEGIN, END = "<!-- replay kit: begin -->", "<!-- replay kit: end -->"
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """An application on an empty, prepared database of its own."""
+
+    app: Flask
+    settings: Settings
+
+
+@contextmanager
+def stage() -> Iterator[Stage]:
+    """Servers, schema and the district's data; all gone afterwards."""
+    with tempfile.TemporaryDirectory() as folder, throwaway_postgres({}) as postgres, throwaway_valkey() as valkey:
+        url = postgres.url_of("postgres")
+        settings = Settings(
+            environment="development",
+            database_url=url,
+            database_owner_url=url,
+            redis_url=valkey.url,
+            secret_key=secrets.token_urlsafe(48),
+            data_key=secrets.token_bytes(32),
+            wechat_appid="wx-replay-kit",
+            wechat_secret=secrets.token_urlsafe(16),
+            wechat_base_url=f"http://127.0.0.1:{free_port()}",
+            data_folder=Path(folder),
+            district_folder=PLACES_DATA / "nankai",
+            files_url=(Path(folder) / "files").as_uri(),
+            host="127.0.0.1",
+            port=0,
+            web_workers=1,
+            database_pool_size=4,
+            log_level="ERROR",
+            rate_limits=False,
+        )
+        app = create_app(settings)
+        with app.app_context():
+            upgrade()
+            with transaction() as session:
+                divisions.load(session, read_district(settings.district_folder))
+                methods.load(session, methods.read_methods(), on=business_day(now()))
+                rules.load(session, rules.read_folder(settings.district_folder))
+                editions.load(session, editions.read_folder(settings.district_folder))
+            yield Stage(app, settings)
+            app.extensions["tanpuhui_wechat"].close()
+            db.session.remove()
+            db.engine.dispose()
+
+
+def run(plan: Plan) -> tuple[table.Result, list[str]]:
+    """Prepare, drive and read; the result and the table's lines."""
+    with stage() as on:
+        session = db.session()
+        data_key, folder = on.settings.data_key, on.settings.district_folder
+        began = time.monotonic()
+        made = course.prepare(session, plan, data_key=data_key)
+        session.commit()
+
+        def after_day(number: int) -> None:
+            session.commit()
+            # Held claims and new findings read by the kept counts: the planner should know the tables by now.
+            if number in {0, 2, 8}:
+                session.connection().exec_driver_sql("ANALYZE")
+                session.commit()
+            print(f"day {number + 1}/{plan.days}, {time.monotonic() - began:.0f} s", file=sys.stderr)
+
+        course.drive(session, made, data_key=data_key, folder=folder, after_day=after_day)
+        result = table.read(session, made)
+        spent = ", ".join(f"{name} {seconds:.0f} s" for name, seconds in made.seconds.items())
+        return result, [*table.lines(result, made), "", f"用时 took {time.monotonic() - began:.0f} s ({spent})"]
+
+
+def main() -> None:
+    """Run, print, write, and fail when something does not hold."""
+    end_tidily_when_terminated()
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--short", action="store_true")
+    parser.add_argument("--residents", type=int, default=None)
+    parser.add_argument("--days", type=int, default=None)
+    parser.add_argument("--write", type=Path, default=None)
+    given = parser.parse_args()
+    plan = SHORT if given.short else LONG
+    plan = replace(plan, residents=given.residents or plan.residents, days=given.days or plan.days)
+    result, lines = run(plan)
+    print("\n".join(lines))
+    if given.write is not None:
+        text = given.write.read_text("utf-8")
+        before, after = text.split(BEGIN)[0], text.split(END)[1]
+        given.write.write_text(f"{before}{BEGIN}\n\n" + "\n".join(lines) + f"\n\n{END}{after}", "utf-8")
+    if result.fails:
+        sys.exit("\n".join(result.fails))
+
+
+if __name__ == "__main__":
+    main()
