@@ -169,9 +169,7 @@ def _script(recording: Recording, app: Flask) -> str:
         for statement, parameters in statements:
             text = _varied(_literal_sql(statement, parameters), community or "")
             # The home community is read by this very request, and written into the next statements.
-            is_home = re.match(
-                r"\s*SELECT (resident\.)?resident_id, (resident\.)?community_code\s+FROM resident\b", text
-            )
+            is_home = re.match(r"\s*SELECT resident_id, community_code\s+FROM resident\b", text)
             lines.append(text + ("\n\\gset home_" if is_home else ";"))
         lines.append("COMMIT;")
     if not any("\\gset" in line for line in lines):

@@ -1,6 +1,7 @@
 """The part of the world that vouches and doubts: codes, cards, devices, homes, sites, recycling, tracks, reviews."""
 
 import hashlib
+import re
 from collections.abc import Iterable, Mapping
 from datetime import date, timedelta
 from decimal import Decimal
@@ -31,6 +32,7 @@ from server.database import new_id
 from server.people import cards, households, scanners, signed_codes
 from server.people.models import CodePurpose, ConsentPurpose, StaffLink
 from server.people.residents import give_consent
+from server.settings import PLACES_DATA
 
 # Addresses of which the resident's own things are no part.
 CARDS_ISSUED = "/api/v1/residents/<uuid:resident_id>/cards"
@@ -304,8 +306,14 @@ def quarter_before(day: date) -> date:
 
 def rules(make: Makers, person: Mapping[str, UUID]) -> dict[str, Bundle]:
     """A version of the rules that somebody else of the district proposed."""
-    content = 'id = "test-rules"\n'
     day = business_day(make.instant)
+    content = re.sub(
+        r"^valid_from = .*$",
+        f"valid_from = {day + timedelta(days=40)}",
+        (PLACES_DATA / "nankai" / "earning-2026-2.toml").read_text("utf-8").replace("nankai-2026-2", "test-rules"),
+        count=1,
+        flags=re.MULTILINE,
+    )
     proposal = RuleProposal(
         id=new_id(),
         kind=ProposalKind.RULES,
