@@ -9,7 +9,7 @@ from server import idempotency
 from server.clock import now
 from server.database import transaction
 from server.notices import notices
-from server.people import code_uses, scans, sessions
+from server.people import cards, code_uses, households, scans, sessions
 
 log = structlog.get_logger()
 
@@ -25,6 +25,8 @@ OLD: dict[str, Callable[..., int]] = {
     "notice": notices.forget_old,
     "resident_code_use": code_uses.forget_old,
     "scanner_scan": scans.forget_old,
+    "card_day": cards.forget_old,
+    "household_stay": households.forget_old,
 }
 
 

@@ -88,6 +88,24 @@ def open_case(  # noqa: PLR0913 -- a case is told whole
     return opened
 
 
+def raise_stake(session: Session, resident_id: UUID, case_id: UUID, points: int, *, now: datetime) -> None:
+    """Say that a standing case is about no less than so many points, which above the limit takes two people.
+
+    For a kind whose decision may pay more than was asked at first, such as by a corrected weighing slip. A case that
+    has ended stays as it is.
+    """
+    limit_points = editions.terms_at(session, now).two_people_points
+    session.execute(
+        sa.update(Case)
+        .where(Case.resident_id == resident_id, Case.id == case_id, Case.state.in_(STANDING))
+        .values(
+            points=sa.func.greatest(Case.points, points),
+            two_people=sa.or_(Case.two_people, sa.literal(points > limit_points)),
+        )
+        .execution_options(synchronize_session=False)
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class CaseFilter:
     """What of the queue is asked for; None is everything. `within` is a division's code, `assigned_to` a person."""

@@ -83,8 +83,9 @@ def decide(
     ServesOwnHousehold, and what the kind's own rules raise.
     """
     case = cases.case_for(session, actor, case_id)
-    _require_may_decide(session, actor, case, now=now)
-    # Locked by the write and read anew with it: a colleague's decision at this moment is waited for and then seen.
+    accounts = staff_links.accounts_of(session, actor.id)
+    # Locked by the write and read anew with it: a colleague's decision at this moment, or what a lead comes to list, is
+    # waited for and then seen.
     locked = session.scalar(
         sa.update(Case)
         .where(Case.resident_id == case.resident_id, Case.id == case.id, Case.state.in_(STANDING))
@@ -94,9 +95,10 @@ def decide(
     )
     if locked is None:
         raise CaseEnded
+    _require_may_decide(session, actor, accounts, locked, now=now)
     if locked.assigned_to not in {None, actor.id} and (locked.assigned_at or now) > now - ASSIGNED_FOR:
         raise CaseAssignedToAnother
-    if locked.proposed_by == actor.id and locked.proposed_verdict is verdict:
+    if locked.proposed_by in accounts and locked.proposed_verdict is verdict:
         raise SecondPersonNeeded
     final = not locked.two_people or locked.proposed_verdict is verdict
     _write_down(session, actor, locked, verdict, reason, final=final, now=now)
@@ -108,24 +110,39 @@ def decide(
     return cases.seen(locked, editions.terms_at(session, now).target_days)
 
 
-def _require_may_decide(session: Session, actor: Actor, case: Case, *, now: datetime) -> None:
+def take(session: Session, actor: Actor, case_id: UUID, *, now: datetime) -> SeenCase:
+    """Take a case in hand that the actor may decide: nobody keeps from colleagues what is not theirs to decide.
+
+    Raises NotFound, CaseEnded, CaseAssignedToAnother, SecondPersonNeeded, OwnWork, DecidedBefore, StaffUnlinked,
+    ServesOwnHousehold.
+    """
+    case = cases.case_for(session, actor, case_id)
+    accounts = staff_links.accounts_of(session, actor.id)
+    _require_may_decide(session, actor, accounts, case, now=now)
+    if case.proposed_by in accounts and case.state in STANDING:
+        raise SecondPersonNeeded
+    return cases.take(session, actor, case_id, now=now)
+
+
+def _require_may_decide(session: Session, actor: Actor, accounts: Sequence[UUID], case: Case, *, now: datetime) -> None:
+    """Raise unless the actor, under whichever of their `accounts`, has no part in what the case is about."""
     staff_links.require_may_serve(session, actor.id, case.resident_id, now=now)
     about = cases.activities_of(session, case)
     own_work = sa.exists().where(
-        Activity.resident_id == case.resident_id, Activity.id.in_(about), Activity.staff_id == actor.id
+        Activity.resident_id == case.resident_id, Activity.id.in_(about), Activity.staff_id.in_(accounts)
     )
     if session.scalar(sa.select(own_work)):
         raise OwnWork
-    if case.kind is CaseKind.APPEAL and _had_a_part(session, actor, case):
+    if case.kind is CaseKind.APPEAL and _had_a_part(session, accounts, case):
         raise DecidedBefore
 
 
-def _had_a_part(session: Session, actor: Actor, appeal: Case) -> bool:
-    """Whether the actor decided an earlier case about the claim, or acted on it in another way that the trail keeps."""
+def _had_a_part(session: Session, accounts: Sequence[UUID], appeal: Case) -> bool:
+    """Whether whoever has these accounts decided an earlier case about the claim, or acted on it as the trail tells."""
     earlier = aliased(Case)
     decided = (
         sa.exists()
-        .where(CaseDecision.resident_id == appeal.resident_id, CaseDecision.decided_by == actor.id)
+        .where(CaseDecision.resident_id == appeal.resident_id, CaseDecision.decided_by.in_(accounts))
         .where(earlier.resident_id == CaseDecision.resident_id, earlier.id == CaseDecision.case_id)
         .where(earlier.id != appeal.id)
         .where(
@@ -139,7 +156,7 @@ def _had_a_part(session: Session, actor: Actor, appeal: Case) -> bool:
             )
         )
     )
-    acted = sa.exists().where(AuditEntry.subject == f"activity:{appeal.activity_id}", AuditEntry.staff_id == actor.id)
+    acted = sa.exists().where(AuditEntry.subject == f"activity:{appeal.activity_id}", AuditEntry.staff_id.in_(accounts))
     return bool(session.scalar(sa.select(sa.or_(decided, acted))))
 
 

@@ -23,7 +23,7 @@ OVERLAP = timedelta(minutes=20)
 # After a standstill the detectors go on with the last two days; the nights before have their own look.
 BEHIND_MAX = timedelta(days=2)
 NIGHT = timedelta(hours=30)
-FINDINGS_MAX = 20_000
+FINDINGS_MAX = 20_000  # of one detector at one look
 
 # Where a site lies, longitude and latitude in degrees, by its name in the activities; all in one datum.
 Positions = Callable[[Session], Mapping[str, tuple[float, float]]]
@@ -110,13 +110,13 @@ def look(session: Session, desk: Desk, *, since: datetime, until: datetime, now:
     """Let every detector of the edition in force look at one window and bring what it finds; leads opened or grown."""
     terms = editions.terms_at(session, now)
     window = Window(since, until, now, desk.positions)
-    return leads.bring(session, islice(_found(session, desk, window, terms), FINDINGS_MAX), terms=terms, now=now)
+    return leads.bring(session, _found(session, desk, window, terms), terms=terms, now=now)
 
 
 def _found(session: Session, desk: Desk, window: Window, terms: Terms) -> Iterator[Finding]:
     for detector in desk.detectors:
         figures = terms.detectors.get(detector.code)
-        if figures is not None:
-            yield from detector.find(session, window, figures)
-        elif not detector.figures_needed:
-            yield from detector.find(session, window, {})
+        if figures is None and detector.figures_needed:
+            continue
+        # Of each its own share: whoever floods one of them blinds none of the others.
+        yield from islice(detector.find(session, window, figures or {}), FINDINGS_MAX)

@@ -45,6 +45,8 @@ def _read(session: Session, template: str, window: Window, *, which: str = _LATE
         which=which,
         which_drop=which.replace("a.", "d."),
         which_ride=which.replace("a.", "r."),
+        carried=_CARRIED,
+        carried_drop=_CARRIED.replace("a.", "d."),
         home=_HOME,
         place=_PLACE,
         door=_DOOR.format("a"),
@@ -56,6 +58,12 @@ def _read(session: Session, template: str, window: Window, *, which: str = _LATE
 
 def _resident(resident_id: UUID) -> tuple[tuple[SubjectKind, str], ...]:
     return ((SubjectKind.RESIDENT, str(resident_id)),)
+
+
+# What a household's card brought to a site, staff saw brought by somebody who lives with its holder.
+_CARRIED = """(a.grade = 'staff-confirmed' AND EXISTS (
+    SELECT FROM printed_card k WHERE k.resident_id = a.resident_id AND k.household_id IS NOT NULL
+       AND k.issued_at <= a.started_at AND (k.revoked_at IS NULL OR k.revoked_at > a.started_at)))"""
 
 
 # The same place in the same second
@@ -327,7 +335,7 @@ _AT_TWO_SITES = """
 SELECT * FROM (
     SELECT a.resident_id, a.id, a.site, a.started_at, a.business_day,
            lag(a.id) OVER one AS before_id, lag(a.site) OVER one AS before_site, lag(a.started_at) OVER one AS before_at
-    FROM activity a WHERE {which} AND a.site IS NOT NULL
+    FROM activity a WHERE {which} AND a.site IS NOT NULL AND NOT {carried}
     WINDOW one AS (PARTITION BY a.resident_id ORDER BY a.started_at, a.id)
 ) pair
 WHERE before_site <> site AND started_at - before_at < make_interval(secs => :gap_s)
@@ -337,7 +345,7 @@ ORDER BY resident_id, started_at LIMIT :most
 _IN_A_RIDE = """
 SELECT d.resident_id, d.id, d.business_day, r.id AS ride_id
 FROM activity d JOIN activity r ON r.resident_id = d.resident_id
-WHERE {which_drop} AND d.site IS NOT NULL AND {which_ride} AND r.behaviour IN ('bus', 'metro')
+WHERE {which_drop} AND d.site IS NOT NULL AND NOT {carried_drop} AND {which_ride} AND r.behaviour IN ('bus', 'metro')
   AND d.started_at BETWEEN r.started_at + make_interval(secs => :margin_s)
                        AND r.ended_at - make_interval(secs => :margin_s)
 ORDER BY d.resident_id, d.started_at LIMIT :most
@@ -410,7 +418,7 @@ LEFT JOIN weight_norm everywhere ON everywhere.site = '' AND everywhere.mode = a
 CROSS JOIN LATERAL (
     -- 1.4826 makes a median absolute deviation comparable to a standard deviation (normal distribution).
     SELECT (ln(a.weight_g) - coalesce(own.median_ln_g, everywhere.median_ln_g))
-           / greatest(1.4826 * coalesce(own.deviation_ln_g, everywhere.deviation_ln_g), :deviation_ln_min)
+           / nullif(greatest(1.4826 * coalesce(own.deviation_ln_g, everywhere.deviation_ln_g), :deviation_ln_min), 0)
            AS deviations
 ) n
 WHERE {which} AND a.weight_g > 0 AND n.deviations >= :deviations

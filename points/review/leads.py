@@ -60,10 +60,10 @@ LEFT JOIN transfer t ON t.resident_id = a.resident_id AND t.id = a.id AND t.kind
 WHERE NOT EXISTS (
     SELECT FROM review_case_activity l JOIN review_case c ON c.resident_id = l.resident_id AND c.id = l.case_id
     WHERE l.resident_id = f.resident_id AND l.activity_id = f.activity_id AND c.reason = f.reason)
-  -- Released by a person after having been held: judged as well.
+  -- Released by a person after having been held, or paid after an appeal, which there is once: judged as well.
   AND NOT EXISTS (
     SELECT FROM review_case c WHERE c.resident_id = f.resident_id AND c.activity_id = f.activity_id
-       AND c.kind = 'held-claim' AND c.verdict = 'granted')
+       AND c.kind IN ('held-claim', 'appeal') AND c.verdict = 'granted')
 ORDER BY f.resident_id, f.reason, f.activity_id
 """)
 
@@ -194,7 +194,26 @@ def _open(session: Session, leads: _Leads, terms: Terms, now: datetime) -> Seque
 
 
 def _hold(session: Session, leads: _Leads, growing: Sequence[Any], terms: Terms, now: datetime) -> None:
-    wanted = {(kind, subject, why): case_id for who, why, case_id in growing for kind, subject in leads[who, why].holds}
+    """Hold the subjects, but for those whom only the lately cleared name.
+
+    People who look alike honestly, such as those who share a phone, are pointed at again the next day: their records
+    still come before people, but without this they would be held for ever.
+    """
+    cleared = session.execute(
+        sa.select(Case.resident_id, Case.reason).where(
+            Case.kind == CaseKind.LEAD,
+            Case.verdict == Verdict.GRANTED,
+            Case.resident_id.in_([who for who, *_ in growing]),
+            Case.ended_at > now - timedelta(days=terms.hold_days),
+        )
+    ).all()
+    spared = {(who, why) for who, why in cleared}
+    wanted = {
+        (kind, subject, why): case_id
+        for who, why, case_id in growing
+        if (who, why) not in spared
+        for kind, subject in leads[who, why].holds
+    }
     for (kind, subject, why), case_id in sorted(wanted.items(), key=lambda each: each[0]):
         holds.place(
             session,
@@ -244,18 +263,25 @@ def _on_decision(session: Session, case: Case, decision: Decision, now: datetime
 
 def _lift(session: Session, case: Case, now: datetime) -> None:
     """Lift the case's holds, but for a subject that another standing lead holds for the same reason."""
-    for hold in case.detail.get("holds", []):
+    placed = session.execute(
+        sa.select(HoldOrder.subject_kind, HoldOrder.subject).where(
+            HoldOrder.case_id == case.id, HoldOrder.lifted_at.is_(None)
+        )
+    ).all()
+    # What the lead named at first, and what it came to hold as it grew.
+    named = {(SubjectKind(hold["kind"]), hold["subject"]) for hold in case.detail.get("holds", [])}
+    for kind, subject in sorted(named | {(each.subject_kind, each.subject) for each in placed}):
         others = sa.exists().where(
             Case.id != case.id,
             Case.kind == CaseKind.LEAD,
             Case.reason == case.reason,
             Case.state.in_(STANDING),
-            Case.detail.contains({"holds": [hold]}),
+            Case.detail.contains({"holds": [{"kind": kind.value, "subject": subject}]}),
         )
         standing = session.scalars(
             sa.select(HoldOrder.id).where(
-                HoldOrder.subject_kind == SubjectKind(hold["kind"]),
-                HoldOrder.subject == hold["subject"],
+                HoldOrder.subject_kind == kind,
+                HoldOrder.subject == subject,
                 HoldOrder.reason == case.reason,
                 HoldOrder.lifted_at.is_(None),
                 ~others,

@@ -11,6 +11,7 @@ from sqlalchemy.orm import Session
 from points.earning import holds
 from points.earning.models import HoldOrder, SubjectKind
 from points.review.cases import texts_of
+from points.review.models import DeviceUse
 from server import audit
 from server.access import Actor
 from server.errors import NotFound
@@ -18,6 +19,7 @@ from server.paging import Page, decode, page_of
 from server.people import staff_links
 from server.people.models import HouseholdMember, Resident, Staff
 
+PEOPLE_MAX = 50  # of one household or phone
 WITHOUT_PLACE = (SubjectKind.DEVICE, SubjectKind.SITE, SubjectKind.PARTNER)
 
 
@@ -56,15 +58,17 @@ def list_orders(
 def lift(session: Session, actor: Actor, order_id: UUID, *, district: str, reason: str, now: datetime) -> SeenOrder:
     """End an order of the actor's scope; one that has ended stays as it is.
 
-    Raises NotFound, and for an order about a resident StaffUnlinked, ServesOwnHousehold; nobody lifts what holds
-    their own confirmations.
+    Raises NotFound, and for an order about residents, their household or their phone StaffUnlinked, ServesOwnHousehold;
+    nobody lifts what holds their own confirmations.
     """
     order = session.scalar(
         sa.select(HoldOrder)
         .where(HoldOrder.id == order_id, _in_scope(actor, district))
         .execution_options(populate_existing=True)
     )
-    if order is None or (order.subject_kind is SubjectKind.STAFF and order.subject == str(actor.id)):
+    if order is None:
+        raise NotFound
+    if order.subject_kind is SubjectKind.STAFF and UUID(order.subject) in staff_links.accounts_of(session, actor.id):
         raise NotFound
     for resident_id in _people_of(session, order):
         staff_links.require_may_serve(session, actor.id, resident_id, now=now)
@@ -101,5 +105,8 @@ def _people_of(session: Session, order: HoldOrder) -> list[UUID]:
         return [UUID(order.subject)]
     if order.subject_kind is SubjectKind.HOUSEHOLD:
         members = sa.select(HouseholdMember.resident_id).where(HouseholdMember.household_id == UUID(order.subject))
-        return list(session.scalars(members.limit(50)))
+        return list(session.scalars(members.limit(PEOPLE_MAX)))
+    if order.subject_kind is SubjectKind.DEVICE:
+        users = sa.select(DeviceUse.resident_id).where(DeviceUse.device == order.subject)
+        return list(session.scalars(users.order_by(DeviceUse.resident_id).limit(PEOPLE_MAX)))
     return []

@@ -8,7 +8,7 @@ counted against limits that the district sets.
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from uuid import UUID
 
 import sqlalchemy as sa
@@ -31,6 +31,8 @@ PREFIX = "TPH:K:"
 CODE_LENGTH = 16  # 80 bits: a card lives for years, where a check-in code lives for a morning
 
 CARDS_SHOWN_MAX = 100
+# Well beyond the last moment at which a device may send in what it scanned without a net.
+COUNTS_KEPT_FOR = timedelta(days=30)
 
 _PURPOSE = "resident-card"
 _SHAPE = re.compile(rf"(?:{PREFIX})?([0-9A-Z -]{{1,40}})")
@@ -204,6 +206,18 @@ def use(session: Session, text: str, *, staff_id: UUID, data_key: bytes, now: da
     _take(session, CardUser.STAFF, staff_id, limit_uses=limits.card_uses_per_staff_max, now=now)
     holder: UUID = card.resident_id
     return holder
+
+
+def forget_old(session: Session, *, now: datetime) -> int:
+    """Delete the counts of days longer ago than COUNTS_KEPT_FOR, at most 10,000 at a time; the number deleted."""
+    old = (
+        sa.select(CardDay.day, CardDay.user_kind, CardDay.user_id)
+        .where(CardDay.day < business_day(now - COUNTS_KEPT_FOR))
+        .limit(10_000)
+    )
+    key = sa.tuple_(CardDay.day, CardDay.user_kind, CardDay.user_id)
+    result = session.execute(sa.delete(CardDay).where(key.in_(old)))
+    return int(result.rowcount)  # type: ignore[attr-defined]
 
 
 def _take(session: Session, kind: CardUser, user_id: UUID, *, limit_uses: int, now: datetime) -> None:

@@ -25,6 +25,8 @@ from server.people.models import Household, HouseholdJoinCode, HouseholdMember, 
 
 CODE_PURPOSE = "household-join-code"
 CODE_KEPT_FOR = timedelta(hours=24)
+# A little longer than the longest waiting time that a district may set.
+STAYS_KEPT_FOR = timedelta(days=400)
 
 # Of one resident at a time, or of everybody; each due departure is a row that goes and a count that falls.
 DEPARTURES_AT_ONCE = 10_000
@@ -331,6 +333,18 @@ def depart(session: Session, *, now: datetime, resident_id: UUID | None = None) 
         execution_options={"synchronize_session": False},
     )
     return sum(rows.scalars())
+
+
+def forget_old(session: Session, *, now: datetime) -> int:
+    """Delete stays that ended longer ago than any waiting time, at most 10,000 at a time; the number deleted."""
+    old = (
+        sa.select(HouseholdStay.resident_id, HouseholdStay.left_at)
+        .where(HouseholdStay.left_at < now - STAYS_KEPT_FOR)
+        .limit(10_000)
+    )
+    key = sa.tuple_(HouseholdStay.resident_id, HouseholdStay.left_at)
+    result = session.execute(sa.delete(HouseholdStay).where(key.in_(old)))
+    return int(result.rowcount)  # type: ignore[attr-defined]
 
 
 def live_together(session: Session, one: UUID, other: UUID, *, now: datetime) -> bool:

@@ -359,6 +359,7 @@ class Scanner(Base):
     division: Mapped[str] = mapped_column(sa.String(12), sa.ForeignKey("division.code"), index=True)
     site_code: Mapped[str | None] = mapped_column(sa.String(40))
     operator_id: Mapped[UUID | None] = mapped_column(sa.ForeignKey("staff.id"))  # who carries it; None: nobody
+    carried_since: Mapped[datetime | None]  # when that last changed; None: never
     enabled: Mapped[bool] = mapped_column(server_default=sa.text("true"))
     key_a_sealed: Mapped[bytes | None]
     key_b_sealed: Mapped[bytes | None]
@@ -373,6 +374,10 @@ class Scanner(Base):
             "octet_length(key_a_sealed) <= 200 AND octet_length(key_b_sealed) <= 200", name="key_length"
         ),
     )
+
+    def carrier_at(self, instant: datetime) -> UUID | None:
+        """Who carried it then, None for nobody or before it changed hands: nobody confirms what another one read."""
+        return None if self.carried_since is not None and instant < self.carried_since else self.operator_id
 
 
 class ScannerScan(Base):

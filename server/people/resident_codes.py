@@ -43,8 +43,8 @@ class CodeKind(enum.StrEnum):
 class UsedCode:
     """Who showed what, and who or what read it.
 
-    `device` is `scanner:<id>` for a registered device; `staff_id` is whoever confirmed it: the reader, or who carries
-    the device. At least one of the two is there.
+    `device` is `scanner:<id>` for a registered device; `staff_id` is whoever confirmed it: the reader, or who carried
+    the device at the scan. At least one of the two is there.
     """
 
     resident_id: UUID
@@ -73,7 +73,7 @@ def read_and_use(
     device's other site, CodeLimitsMissing.
     """
     scanner = by if isinstance(by, Scanner) else None
-    staff_id = by.operator_id if isinstance(by, Scanner) else by.id
+    staff_id = by.carrier_at(now) if isinstance(by, Scanner) else by.id
     if scanner is not None and scanner.site_code is not None and site not in (None, scanner.site_code):
         raise NotFound
     if not cards.is_card(text):

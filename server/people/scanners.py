@@ -24,6 +24,8 @@ from server.request_signatures import signed_by_one
 KEY_PURPOSE = "scanner-key"
 CARRIED_SHOWN_MAX = 50
 
+_SCANNING = [role for role, permissions in PERMISSIONS.items() if Permission.CODE_SCAN in permissions]
+
 
 class ScannerSignatureRefused(Unauthenticated):
     """Unknown or disabled device, stale timestamp or wrong signature: which of them is not told."""
@@ -146,10 +148,11 @@ def update(
     if "division" in changes:
         _require_place(session, actor, changes["division"], now=now)
     _require_operator(session, actor, changes.get("operator_id"))
+    handed_over = {"carried_since": now} if changes.get("operator_id", found.operator_id) != found.operator_id else {}
     changed = session.scalar(
         sa.update(Scanner)
         .where(Scanner.id == scanner_id, Scanner.version == expected_version)
-        .values(**changes, version=Scanner.version + 1)
+        .values(**changes, **handed_over, version=Scanner.version + 1)
         .returning(Scanner)
         .execution_options(populate_existing=True)
     )
@@ -196,7 +199,7 @@ def signed_scanner(
     """The enabled device that signed a request, held until the transaction ends. Raises ScannerSignatureRefused.
 
     Held, so that two uploads of one device take turns: the second finds what the first has taken in. A device whose
-    carrier's account is disabled sends nothing in until somebody else carries it.
+    carrier's account is disabled, or may scan no more, sends nothing in until somebody else carries it.
     """
     found = session.get(Scanner, scanner_id)
     if found is None:
@@ -208,13 +211,10 @@ def signed_scanner(
         raise ScannerSignatureRefused from error
     if not signed_by_one(keys, *signature, body, now=now):
         raise ScannerSignatureRefused
+    carrier = sa.exists().where(Staff.id == Scanner.operator_id, Staff.enabled, Staff.role.in_(_SCANNING))
     held = session.scalar(
         sa.update(Scanner)
-        .where(
-            Scanner.id == scanner_id,
-            Scanner.enabled,
-            sa.or_(Scanner.operator_id.is_(None), sa.exists().where(Staff.id == Scanner.operator_id, Staff.enabled)),
-        )
+        .where(Scanner.id == scanner_id, Scanner.enabled, sa.or_(Scanner.operator_id.is_(None), carrier))
         .values(last_seen_at=sa.func.greatest(Scanner.last_seen_at, now))
         .returning(Scanner)
         .execution_options(populate_existing=True)
@@ -245,7 +245,7 @@ def _require_operator(session: Session, actor: Actor, operator_id: UUID | None) 
     found = session.get(Staff, operator_id)
     if found is None or not found.enabled or found.division is None or not actor.covers(found.division):
         raise OperatorUnsuitable
-    if Permission.CODE_SCAN not in PERMISSIONS[found.role]:
+    if found.role not in _SCANNING:
         raise OperatorUnsuitable
 
 

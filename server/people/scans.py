@@ -21,6 +21,7 @@ from server.people.code_limits import limits_on
 from server.people.models import CodePurpose, Scanner, ScannerScan
 from server.people.resident_codes import TEXT_LENGTH_MAX
 from server.people.scan_kinds import AcceptedScan, ScanKind
+from server.people.staff_links import StaffUnlinked
 
 BODY_BYTES_MAX = 1024 * 1024
 SCANS_MAX = 200
@@ -117,7 +118,7 @@ def take_in(
     `signature` is the timestamp and the signature of the request. Each scan has a savepoint of its own: one that is
     refused undoes nothing of the others.
 
-    Raises ScannerSignatureRefused, MalformedRequest, CodeLimitsMissing.
+    Raises ScannerSignatureRefused, MalformedRequest, CodeLimitsMissing, StaffUnlinked.
     """
     scanner = scanners.signed_scanner(session, scanner_id, body, signature=signature, data_key=data_key, now=now)
     batch = read_batch(body)
@@ -136,7 +137,8 @@ def take_in(
                     raise ScanTooLate
                 _record(session, scanner, scan, kinds=kinds, data_key=data_key, now=now)
         except DomainError as error:
-            if error.status >= 500:  # ours to mend: the device sends the whole batch again
+            # Ours to mend, or its carrier's: the device sends the whole batch again, and no resident loses by it.
+            if error.status >= 500 or isinstance(error, StaffUnlinked):
                 raise
             reason = error.code
         session.add(

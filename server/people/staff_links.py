@@ -5,6 +5,7 @@ confirm nothing. What was linked is changed by whoever manages staff alone: a li
 own.
 """
 
+from collections.abc import Sequence
 from datetime import datetime
 from uuid import UUID
 
@@ -102,6 +103,15 @@ def undo(session: Session, actor: Actor, staff_id: UUID, *, reason: str, now: da
     if undone is None:
         raise NotFound
     audit.record(session, actor, "staff.undo-link", str(staff_id), now=now, reason=reason)
+
+
+def accounts_of(session: Session, staff_id: UUID) -> Sequence[UUID]:
+    """Every staff account of the same resident, this one among them: two accounts of one person are one person."""
+    own = sa.select(StaffLink.resident_id).where(StaffLink.staff_id == staff_id).scalar_subquery()
+    others = session.scalars(
+        sa.select(StaffLink.staff_id).where(StaffLink.resident_id == own, StaffLink.staff_id != staff_id)
+    )
+    return [staff_id, *others]
 
 
 def require_may_serve(session: Session, staff_id: UUID, resident_id: UUID, *, now: datetime) -> None:

@@ -14,12 +14,13 @@ from sqlalchemy.orm import Session
 from points.earning import steps
 from points.earning.award import award
 from points.earning.claims import Claim
-from points.earning.models import Grade, HoldOrder
+from points.earning.models import Activity, Grade, HoldOrder
 from points.review import detecting, detectors, editions, norms
 from points.review.detecting import Desk
 from points.review.models import Case, CaseKind, DeviceUse
+from server.access import Role
 from server.database import new_id
-from server.people.models import HouseholdMember
+from server.people.models import HouseholdMember, PrintedCard
 from server.people.wechat import StepDay
 from server.settings import PLACES_DATA
 
@@ -196,6 +197,51 @@ def test_two_distant_sites_within_minutes_and_drops_during_rides_are_found_when_
     assert case.detail["figures"] == {"pairs": 2}
 
 
+def test_a_households_card_may_be_elsewhere_than_its_holder(
+    session: Session, people: list[UUID], make_staff: Callable[..., UUID]
+) -> None:
+    grandmother, alone, *_ = people
+    household(session, grandmother, people[2])
+    home = session.scalar(sa.select(HouseholdMember.household_id).limit(1))
+    staff_id = make_staff(Role.COMMUNITY_STAFF, division=COMMUNITY)
+    with owner(session, unguarded=True):
+        for holder, household_id in ((grandmother, home), (alone, None)):
+            session.add(
+                PrintedCard(
+                    id=new_id(),
+                    code_hash=holder.bytes * 2,
+                    resident_id=holder,
+                    household_id=household_id,
+                    issued_by=staff_id,
+                    issued_at=NOON - timedelta(days=9),
+                )
+            )
+        session.flush()
+    session.commit()
+    for days in (0, 1):
+        start = MORNING - timedelta(days=days)
+        for holder, later_s in ((grandmother, 0), (alone, 7)):
+            give(session, [claim(holder, "bus", start=start)])
+            carried = drop(holder, site="nk-a-01", start=start + timedelta(minutes=9, seconds=later_s))
+            (made,) = award(session, [carried], now=NOON)
+            with owner(session, unguarded=True):
+                session.execute(
+                    sa.update(Activity).where(Activity.id == made.activity_id).values(grade=Grade.STAFF_CONFIRMED)
+                )
+            session.commit()
+    assert looked(session) == {alone: {"impossible-pair"}}
+
+
+def test_who_floods_one_detector_blinds_none_of_the_others(
+    session: Session, people: list[UUID], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(detecting, "FINDINGS_MAX", 3)
+    # Six people in one second are more findings than one look takes in.
+    give(session, [drop(each, site="nk-a-01", start=MORNING) for each in people])
+    give(session, [drop(people[5], site="nk-c-03", start=MORNING + timedelta(seconds=20 * n)) for n in range(1, 13)])
+    assert "burst" in looked(session)[people[5]]
+
+
 def test_weights_far_above_what_a_site_sees_are_found_and_a_heavy_day_is_not(
     session: Session, make_resident: Callable[..., UUID], people: list[UUID]
 ) -> None:
@@ -212,6 +258,11 @@ def test_weights_far_above_what_a_site_sees_are_found_and_a_heavy_day_is_not(
     assert looked(session) == {}  # nor are they at one place in one second: this scale's clock shows whole minutes
     give(session, [weigh(inflater, 20_000, 5), weigh(inflater, 21_000, 70), weigh(mover, 5_000, 9)])
     assert looked(session) == {inflater: {"weight-outlier"}}
+    # A site whose weighings are all alike, under an edition without a least deviation, stops no look.
+    session.execute(sa.text("UPDATE weight_norm SET deviation_ln_g = 0"))
+    window = detecting.Window(NOON.replace(year=2020), NOON.replace(year=2100), NOON, detecting.no_positions)
+    figures = {**editions.terms_at(session, NOON).detectors["weight-outlier"], "deviation_ln_min": 0.0}
+    assert list(detectors.DETECTORS[6].find(session, window, figures)) == []
     # What waits for people does not make itself usual.
     norms.compute(session, now=NOON)
     assert session.scalar(sa.text("SELECT weighings FROM weight_norm WHERE site = ''")) == 51

@@ -37,7 +37,7 @@ from points.earning.models import HoldOrder, SubjectKind
 from points.review import appeals, cases, editions, exported, held, leads
 from points.review.editions import ReviewDataError
 from points.review.leads import Finding
-from points.review.models import Appeal, Case, CaseDecision, CaseKind, CaseState
+from points.review.models import Appeal, Case, CaseDecision, CaseKind, CaseState, DeviceUse
 from server.access import Role
 from server.database import new_id
 from server.notices.models import Notice
@@ -221,6 +221,57 @@ def test_above_the_limit_two_different_people_must_agree(
         ("denied", False),
         ("denied", True),
     ]
+
+
+def test_a_stake_that_is_raised_past_the_limit_takes_two_people(
+    client: FlaskClient, session: Session, alice: UUID, reviewer: Reviewer
+) -> None:
+    (case_id,) = held_claims(session, alice)
+    for points, stake in ((39, (40, False)), (100, (100, False)), (101, (101, True)), (7, (101, True))):
+        cases.raise_stake(session, alice, case_id, points, now=NOON)
+        (case,) = cases_of(session, CaseKind.HELD_CLAIM, alice)
+        assert (case.points, case.two_people) == stake
+    session.commit()
+    assert decide(client, reviewer, case_id).json["state"] == "proposed"  # type: ignore[index]
+
+
+def test_two_accounts_of_one_person_are_one_person(
+    client: FlaskClient,
+    session: Session,
+    alice: UUID,
+    as_alice: Headers,
+    make_resident: Callable[..., UUID],
+    make_reviewer: Callable[..., Reviewer],
+) -> None:
+    one, same, other, person = make_reviewer(link=False), make_reviewer(link=False), make_reviewer(), make_resident()
+    for account in (one, same):
+        declared(session, account.id, person)
+    (large,) = held_claims(session, alice, weight_g=4000)
+    (confirmed,) = held_claims(session, alice, staff_id=one.id)
+    (small,) = held_claims(session, alice)
+    assert decide(client, one, large).json["state"] == "proposed"  # type: ignore[index]
+    assert code(decide(client, same, large)) == (409, "second-person-needed")
+    assert code(decide(client, same, confirmed)) == (403, "own-work")
+    assert decide(client, one, small, "denied").status_code == 200
+    assert appeal(client, as_alice, small).status_code == 201
+    (case,) = cases_of(session, CaseKind.APPEAL, alice)
+    assert code(decide(client, same, case.id)) == (403, "decided-before")
+    order = holds.place(
+        session,
+        subject_kind=SubjectKind.STAFF,
+        subject=str(one.id),
+        reason=Reason.BURST,
+        until=NOON + timedelta(days=1),
+        case_id=None,
+        now=NOON,
+    )
+    session.commit()
+    lifted = f"/api/v1/review/holds/{order}/lift"
+    assert client.post(lifted, json={"reason": "已核实"}, headers=same.headers).status_code == 404
+    # Nor do they keep from others, by taking it in hand again and again, what is not theirs to decide.
+    for case_id in (large, confirmed, case.id):
+        assert client.post(f"{CASES}/{case_id}/assignment", headers=same.headers).status_code in {403, 409}
+        assert client.post(f"{CASES}/{case_id}/assignment", headers=other.headers).status_code == 200
 
 
 def test_nobody_decides_about_themself_their_household_or_what_they_confirmed(
@@ -432,6 +483,63 @@ def test_a_device_stays_held_while_another_lead_about_it_stands(
         (case,) = cases_of(session, CaseKind.LEAD, person)
         assert decide(client, reviewer, case.id).status_code == 200
         assert session.scalar(standing) == left
+
+
+def test_whom_people_have_cleared_is_looked_at_again_and_not_held_again(
+    client: FlaskClient, session: Session, alice: UUID, reviewer: Reviewer
+) -> None:
+    first, second = paid(session, drop(alice), drop(alice, "residual"))
+    lead_about(session, alice, [first])
+    grown = Finding(alice, Reason.BURST, (second,), ((SubjectKind.DEVICE, "phone:abc"),))
+    assert leads.bring(session, [grown], terms=editions.terms_at(session, NOON), now=NOON) == 1
+    session.commit()
+    standing = sa.select(sa.func.count()).select_from(HoldOrder).where(HoldOrder.lifted_at.is_(None))
+    assert session.scalar(standing) == 2
+    (case,) = cases_of(session, CaseKind.LEAD, alice)
+    assert decide(client, reviewer, case.id).status_code == 200
+    assert session.scalar(standing) == 0  # also what it came to hold as it grew
+    for days, held_again in ((1, 0), (8, 1)):
+        later = NOON + timedelta(days=days)
+        again = [each.activity_id for each in award(session, [drop(alice, start=later)], now=later)]
+        assert lead_about(session, alice, [each for each in again if each], now=later) == 1
+        assert session.scalar(standing) == held_again
+        session.commit()
+        if days == 1:
+            (_, case) = cases_of(session, CaseKind.LEAD, alice)
+            assert (case.state, case.opened_at) == (CaseState.OPEN, later)
+
+
+def test_what_an_appeal_won_is_no_lead_for_there_is_no_second_appeal(
+    client: FlaskClient, session: Session, alice: UUID, as_alice: Headers, make_reviewer: Callable[..., Reviewer]
+) -> None:
+    (claim_id,) = held_claims(session, alice)
+    assert decide(client, make_reviewer(), claim_id, "denied").status_code == 200
+    assert appeal(client, as_alice, claim_id).status_code == 201
+    (case,) = cases_of(session, CaseKind.APPEAL, alice)
+    assert decide(client, make_reviewer(), case.id).status_code == 200
+    assert activity(session, alice, claim_id)[0] == "awarded"
+    assert lead_about(session, alice, [claim_id]) == 0
+
+
+def test_nobody_lifts_the_hold_of_a_phone_that_their_household_uses(
+    client: FlaskClient, session: Session, alice: UUID, make_reviewer: Callable[..., Reviewer]
+) -> None:
+    mother, district = make_reviewer(DISTRICT, Role.DISTRICT, link=False), make_reviewer(DISTRICT, Role.DISTRICT)
+    declared(session, mother.id, alice)
+    session.add(DeviceUse(resident_id=alice, device="phone:abc", first_at=NOON, last_at=NOON))
+    order = holds.place(
+        session,
+        subject_kind=SubjectKind.DEVICE,
+        subject="phone:abc",
+        reason=Reason.SHARED_DEVICE,
+        until=NOON + timedelta(days=1),
+        case_id=None,
+        now=NOON,
+    )
+    session.commit()
+    path, entry = f"/api/v1/review/holds/{order}/lift", {"reason": "已核实"}
+    assert code(client.post(path, json=entry, headers=mother.headers)) == (403, "serves-own-household")
+    assert client.post(path, json=entry, headers=district.headers).status_code == 200
 
 
 def test_holds_are_seen_and_lifted_by_those_in_scope(

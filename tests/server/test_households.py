@@ -140,6 +140,9 @@ def test_the_last_to_leave_ends_the_household(session: Session, make_resident: A
     assert (stay.resident_id, stay.joined_at, stay.left_at) == (one.id, at, night)
     with pytest.raises(households.HouseholdFull):
         households.join(session, resident(make_resident()), code=code, data_key=DATA_KEY, now=night)
+    forgotten_from = night + households.STAYS_KEPT_FOR
+    assert households.forget_old(session, now=forgotten_from) == 0
+    assert households.forget_old(session, now=forgotten_from + timedelta(seconds=1)) == 1
 
 
 def test_the_first_member_puts_strangers_out_and_they_cannot_stay(

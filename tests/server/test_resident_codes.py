@@ -368,6 +368,15 @@ def test_a_household_shares_its_limit_and_its_card_ends_with_the_holders_stay(
     assert read(session, supervisor, own, DATA_KEY, tomorrow).resident_id == child
 
 
+def test_the_counts_of_old_days_are_forgotten(session: Session) -> None:
+    kept = cards.COUNTS_KEPT_FOR.days
+    for days in (kept, kept + 1):
+        day = (NOON - timedelta(days=days)).date()
+        session.add(CardDay(day=day, user_kind=CardUser.HOUSEHOLD, user_id=new_id(), limit_uses=4, uses=1))
+    session.flush()
+    assert [cards.forget_old(session, now=NOON) for _ in range(2)] == [1, 0]
+
+
 def test_a_card_may_be_typed_and_ends_when_it_is_taken_back(session: Session, make_staff: Any) -> None:
     load_limits(session)
     supervisor, issuer = add_supervisor(session), make_staff(Role.COMMUNITY_STAFF, division=COMMUNITY)
@@ -542,6 +551,39 @@ def test_a_device_sends_in_nothing_that_is_late_foreign_or_a_card(
     session.commit()
     refused = client.post(f"/api/v1/devices/{carried['id']}/scans", **signed(carried["key"], {"scans": []}))
     assert (refused.status_code, refused.json["code"]) == (401, "device-signature-refused")
+
+
+def test_a_device_that_changed_hands_confirms_nothing_for_whoever_carries_it_now(
+    client: FlaskClient, session: Session, key: bytes, recorded: list[AcceptedScan], district_office: Headers
+) -> None:
+    load_limits(session)
+    morning, evening, person = add_supervisor(session), add_supervisor(session), add_resident(session)
+    device = registered(client, district_office, operator_id=str(morning.id))
+    url, at = f"/api/v1/devices/{device['id']}", now()
+    assert upload(client, device, scan(1, shown(key, person, at=at), at)) == [(True, None, False)]
+
+    tag = client.get(url, headers=district_office).headers["ETag"]
+    handed = client.patch(url, json={"operator_id": str(evening.id)}, headers={**district_office, "If-Match": tag})
+    assert handed.status_code == 200
+    before, after = at - timedelta(hours=2), now() + timedelta(seconds=31)
+    scans = [scan(2, shown(key, person, at=before), before), scan(3, shown(key, person, at=after), after)]
+    assert [accepted for accepted, *_ in upload(client, device, *scans)] == [True, True]
+    assert [each.used.staff_id for each in recorded] == [morning.id, None, evening.id]
+
+    # Before they have said which resident they are, nothing is lost: the same is taken in once they have.
+    session.execute(sa.delete(StaffLink).where(StaffLink.staff_id == evening.id))
+    session.commit()
+    other = scan(4, shown(key, add_resident(session), at=after), after)
+    unlinked = client.post(f"{url}/scans", **signed(device["key"], {"scans": [other]}))
+    assert (unlinked.status_code, unlinked.json["code"]) == (409, "staff-unlinked")
+    session.add(StaffLink(staff_id=evening.id, statement="本人没有居民账号", made_at=now()))
+    session.commit()
+    assert upload(client, device, other) == [(True, None, False)]
+
+    # Moved to a post that scans nothing, they send nothing in.
+    session.execute(sa.update(Staff).where(Staff.id == evening.id).values(role=Role.STREET))
+    session.commit()
+    assert client.post(f"{url}/scans", **signed(device["key"], {"scans": []})).status_code == 401
 
 
 def test_only_the_devices_own_live_keys_sign(

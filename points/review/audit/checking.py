@@ -142,7 +142,7 @@ def check(
     if seen is None:
         raise NotFound
     item, activity = seen
-    if activity.staff_id == actor.id:
+    if activity.staff_id in staff_links.accounts_of(session, actor.id):
         raise ConfirmedByChecker
     if finding is not Finding.RIGHT and not note.strip():
         raise ReasonRequired

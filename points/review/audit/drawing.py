@@ -117,7 +117,9 @@ def request(
 ) -> RandomAudit:
     """Ask for the audit of a quarter: its seed is made, and a job draws, given `jobs`.
 
-    One that was asked for and could not be drawn is drawn after all, with the seed that it has. Raises QuarterNotOver, QuarterAudited, AuditPlanMissing.
+    One that was asked for and could not be drawn is drawn after all, with the seed that it has.
+
+    Raises QuarterNotOver, QuarterAudited, AuditPlanMissing.
     """
     if business_day(now) <= drawable_after(session, starts_on):
         raise QuarterNotOver
