@@ -1,11 +1,12 @@
 """What people decide about claims that were held, refused or taken back: paid after all, or refused for good.
 
 A claim that is paid late is paid as on its own day: priced by the rule of that day, under the caps and bounds of that
-day. The partner's budget alone is not asked again, because a person has looked. Whoever decides first has decided: the
+day, and out of its partner's budget of the day on which it was received. Whoever decides first has decided: the
 activity's row is changed only in the state that the decision is about.
 """
 
-from datetime import datetime, timedelta
+from collections.abc import Callable
+from datetime import date, datetime, timedelta
 from uuid import UUID
 
 import sqlalchemy as sa
@@ -16,7 +17,7 @@ from sqlalchemy.orm import Session
 from points.earning import pricing, steps
 from points.earning.award import pay_recorded, pay_restored
 from points.earning.claims import Award, Claim, Reason
-from points.earning.models import Activity, Behaviour, Outcome
+from points.earning.models import Activity, Behaviour, Grade, Outcome
 from points.earning.pricing import Priced, Tariffs
 from points.ledger.models import Transfer
 from server.clock import business_day
@@ -29,6 +30,29 @@ UNCAPPED_POINTS = 1_000_000
 
 # Points that have ended by the time they are given back would be lost the same night; they live this much longer.
 RETURN_GRACE = timedelta(days=30)
+
+
+# (session, partner, day of receipt, points) → whether the partner's budget of that day still covers them; if so, taken.
+PartnerBudget = Callable[[Session, str, date, int], bool]
+
+
+class _Budgets:
+    """What the application has installed: this room does not know the partners above it."""
+
+    def __init__(self) -> None:
+        self.take: PartnerBudget | None = None
+
+
+_budgets = _Budgets()
+
+
+def install_partner_budget(take: PartnerBudget) -> None:
+    """Take what a partner's claim pays late from that partner's day."""
+    _budgets.take = take
+
+
+class _PartnerBudgetShort(Exception):
+    """The partner's day does not cover the claim; what was written of it is rolled back."""
 
 
 class NotHeld(Conflict):
@@ -56,8 +80,8 @@ class AlreadyRestored(Conflict):
 def release(session: Session, resident_id: UUID, activity_id: UUID, *, now: datetime) -> Award:
     """Pay a held claim under the caps and bounds of its own day.
 
-    It can end as refused: another trip of its time was paid meanwhile, a bound of its day is used up, or its resident
-    is gone. Raises NotFound, NotHeld.
+    It can end as refused: another trip of its time was paid meanwhile, a bound or its partner's budget of its day is
+    used up, or its resident is gone. Raises NotFound, NotHeld.
     """
     activity = _locked(session, resident_id, activity_id, (Outcome.HELD,), NotHeld)
     tariffs = pricing.current(session)
@@ -99,6 +123,8 @@ def overturn(session: Session, resident_id: UUID, activity_id: UUID, *, now: dat
     row = pricing.price(tariffs, _claim_of(activity), 0, now=now, waived=frozenset(waived))
     row.id, row.community_code, row.household_id = activity.id, activity.community_code, activity.household_id
     row.ended_at = activity.ended_at
+    if row.reason is None and Reason.PAID_AS_STEPS not in waived and steps.paid_as_steps(session, _claim_of(activity)):
+        row.reason = Reason.PAID_AS_STEPS  # synced since: a refused walk covers no steps
     award = _settle(session, activity, row, tariffs, now=now)
     if award.outcome is Outcome.AWARDED and activity.behaviour is Behaviour.WALK and activity.distance_m is not None:
         # A held walk was covered when it was held: its steps are not paid beside it.
@@ -143,16 +169,27 @@ def _settle(session: Session, activity: Activity, row: Priced, tariffs: Tariffs,
         try:
             with session.begin_nested():
                 points = pay_recorded(session, row, tariffs=tariffs, now=now)
+                _take_from_partner(session, activity, points or 0)
         except IntegrityError as error:
             if not isinstance(error.orig, ExclusionViolation):
                 raise
             row.reason, points = Reason.OVERLAP, None
+        except _PartnerBudgetShort:
+            row.reason, points = Reason.PARTNER_BUDGET, None
         if points is not None:
             session.refresh(activity)
             reason = Reason.CAPPED if points < row.priced_points else None
             return Award(Outcome.AWARDED, reason, points, row.saved_co2e_mg, activity.id)
     _refuse(session, activity, row.reason or Reason.REVIEW_REFUSED)
     return Award(Outcome.REFUSED, row.reason, 0, 0, activity.id)
+
+
+def _take_from_partner(session: Session, activity: Activity, points: int) -> None:
+    # Otherwise whoever has a partner's key would be paid beyond its budget by having his claims held first.
+    if not points or activity.grade is not Grade.PARTNER_SIGNED or _budgets.take is None:
+        return
+    if not _budgets.take(session, activity.source, business_day(activity.received_at), points):
+        raise _PartnerBudgetShort
 
 
 def _refuse(session: Session, activity: Activity, reason: Reason) -> None:

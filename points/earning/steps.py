@@ -96,7 +96,7 @@ def award_walks(session: Session, claims: Sequence[Claim], *, now: datetime) -> 
     its steps. A trip that is no walk goes through as it is.
     """
     checked = [
-        msgspec.structs.replace(claim, refusal=Reason.PAID_AS_STEPS) if _paid_as_steps(session, claim) else claim
+        msgspec.structs.replace(claim, refusal=Reason.PAID_AS_STEPS) if paid_as_steps(session, claim) else claim
         for claim in claims
     ]
     answers = award(session, checked, now=now)
@@ -119,6 +119,15 @@ def uncover(session: Session, resident_id: UUID, started_at: datetime, ended_at:
         session.execute(_UNCOVER, {"resident_id": resident_id, "day": day, "steps": steps})
 
 
+def paid_as_steps(session: Session, claim: Claim) -> bool:
+    """Whether a sync has told steps of the walk's time; holds the rows of its days until the transaction ends."""
+    if not _is_walk(claim) or claim.refusal is not None:
+        return False
+    days = [day for day, _ in _shares(claim.started_at, claim.ended_at)]
+    keys = {"resident_id": claim.resident_id, "started_at": claim.started_at}
+    return any([session.scalar(_HOLD, {**keys, "day": day}) for day in days])  # noqa: C419 -- every day's row is held
+
+
 def _steps_of(started_at: datetime, ended_at: datetime, distance_m: int) -> list[tuple[date, int]]:
     return [
         (day, min(math.ceil(distance_m * share / STEP_LENGTH_M), WALKED_STEPS_MAX))
@@ -129,15 +138,6 @@ def _steps_of(started_at: datetime, ended_at: datetime, distance_m: int) -> list
 def _is_walk(claim: Claim) -> bool:
     span = claim.ended_at - claim.started_at
     return claim.behaviour is Behaviour.WALK and claim.steps is None and timedelta() < span <= SPAN_MAX
-
-
-def _paid_as_steps(session: Session, claim: Claim) -> bool:
-    """Whether a sync has told steps of the walk's time; holds the rows of its days until the transaction ends."""
-    if not _is_walk(claim) or claim.refusal is not None:
-        return False
-    days = [day for day, _ in _shares(claim.started_at, claim.ended_at)]
-    keys = {"resident_id": claim.resident_id, "started_at": claim.started_at}
-    return any([session.scalar(_HOLD, {**keys, "day": day}) for day in days])  # noqa: C419 -- every day's row is held
 
 
 def _shares(started_at: datetime, ended_at: datetime) -> Iterator[tuple[date, float]]:

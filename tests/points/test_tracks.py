@@ -23,7 +23,7 @@ from sqlalchemy.orm import Session
 from track_builders import MORNING, fix, noised, recorded, shifted, walk
 from werkzeug.test import TestResponse
 
-from points.earning import steps
+from points.earning import releasing, steps
 from points.earning.award import award
 from points.earning.claims import Reason
 from points.earning.models import Activity, Grade, Outcome
@@ -428,7 +428,7 @@ def test_a_copy_is_found_among_hundreds_of_later_tracks_of_the_same_street(sessi
         "FROM track, generate_series(1, 250)",
         # Each shares one mark, and the others are its own.
         "INSERT INTO track_mark SELECT resident_id, track.id, marks[1] || ARRAY(SELECT hashtextextended("
-        "  track.id::text, n) FROM generate_series(1, 11) AS n), sealed, now() "
+        "  track.id::text, n) FROM generate_series(1, 11) AS n), sealed, written_at + interval '1 hour' "
         "FROM track_mark JOIN track USING (resident_id) WHERE state = 'receiving'",
     ):
         session.execute(sa.text(statement))
@@ -506,6 +506,16 @@ def test_a_walk_after_the_last_sync_is_paid_and_one_past_midnight_covers_both_da
     assert session.scalar(sa.text("SELECT sum(walked_steps) FROM step_day")) == 3000
     steps.uncover(session, person, walked.started_at, walked.ended_at, 1800)
     assert session.scalar(sa.text("SELECT sum(walked_steps) FROM step_day")) == 0
+
+
+def test_a_walk_whose_steps_were_paid_since_is_not_paid_beside_them_by_an_appeal(
+    session: Session, person: UUID
+) -> None:
+    made = submit(session, person, walk(21, minutes=30, mock=True))
+    synced = steps.sync(session, person, [SyncedDay(date(2026, 11, 24), 4000)], now=now())
+    assert synced[0].points == 8
+    first = releasing.overturn(session, person, made.track.activity_id, now=now())
+    assert (first.outcome, first.reason) == (Outcome.REFUSED, Reason.PAID_AS_STEPS)
 
 
 # Erasure
