@@ -378,6 +378,50 @@ def test_a_resident_who_is_never_there_waits_with_the_next_order(
     alice.post("/me/recycling/orders", order_body(day=(now().date() + timedelta(days=1)).isoformat()), 201)
 
 
+def test_whoever_comes_to_a_point_has_until_its_hours_end(
+    alice: Party, collector: Party, clock: time_machine.Traveller, base_settings: Settings
+) -> None:
+    order = f"/recycling/orders/{alice.post('/me/recycling/orders', order_body('point'), 201)['id']}"
+    collector.post(f"{order}/acceptance")
+    clock.move_to(MORNING + timedelta(hours=2))
+    assert collector.post(f"{order}/resident-no-show", status=409)["code"] == "not-missed-yet"
+    scan = {"way": "point", "place": "nk-point-01", "code": shown_code(base_settings.data_key, alice.id)}
+    walked_in = f"/recycling/orders/{collector.post('/recycling/orders', scan, 201)['id']}"
+    clock.move_to(MORNING + timedelta(hours=10, minutes=15))
+    assert collector.post(f"{order}/resident-no-show")["state"] == "resident-missed"
+    clock.move_to(MORNING + timedelta(hours=16, minutes=16))
+    assert collector.post(f"{walked_in}/resident-no-show", status=409)["code"] == "order-move-refused", (
+        "they were there"
+    )
+
+
+def test_an_order_that_cannot_be_moved_holds_up_no_other(
+    alice: Party, collector: Party, clock: time_machine.Traveller, session: Session, app: Flask
+) -> None:
+    stuck, well = weighed(alice, collector, clock), alice.post("/me/recycling/orders", order_body("point"), 201)["id"]
+    with owner(session):  # a fault that the database refuses to settle
+        fault = f"NEW.id = '{stuck.rsplit('/', 1)[1]}' AND NEW.state = 'confirmed'"
+        session.execute(
+            sa.text(
+                "CREATE FUNCTION break_order() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE 'broken'; END $$;"
+                f"CREATE TRIGGER zz_break BEFORE UPDATE ON recycling_order FOR EACH ROW WHEN ({fault})"
+                " EXECUTE FUNCTION break_order()"
+            )
+        )
+    session.commit()
+    session.execute(
+        sa.update(RecyclingOrder).where(RecyclingOrder.id == UUID(well)).values(due_at=now() + timedelta(days=4))
+    )
+    session.commit()
+    clock.shift(timedelta(days=5))
+    with app.app_context():
+        assert jobs.run_due() == 1
+    assert [alice.get(each)["state"] for each in (f"/me{stuck}", f"/me/recycling/orders/{well}")] == [
+        "weighed",
+        "expired",
+    ]
+
+
 def test_each_side_cancels_up_to_its_deadline(alice: Party, collector: Party, clock: time_machine.Traveller) -> None:
     tomorrow = (DAY + timedelta(days=1)).isoformat()
     first, second, third = (
@@ -386,6 +430,8 @@ def test_each_side_cancels_up_to_its_deadline(alice: Party, collector: Party, cl
     )
     assert alice.post("/me/recycling/orders", order_body("stop"), 409)["code"] == "too-many-orders"
     collector.post(f"{first}/acceptance")
+    early = collector.post(f"{first}/departure", status=409)["code"]
+    assert early == "order-move-refused", "or who departs at once would leave the resident no time to cancel"
     handed_back = collector.post(f"{first}/hand-back", {"reason": "车坏了"})
     assert (handed_back["state"], collector.get(first)["address"]) == ("requested", None)
     collector.post(f"{first}/acceptance")
@@ -466,6 +512,60 @@ def test_a_dispute_that_is_won_pays_the_corrected_slip_and_not_the_first(
         (2, "awarded", None, 27),
     ]
     assert (done["state"], done["moves"][-1]["party"]) == ("settled", "reviewer")
+
+
+def test_a_correction_that_pays_far_more_takes_two_people_and_none_of_them_the_collector(
+    alice: Party,
+    collector: Party,
+    make_collector: Callable[..., Party],
+    session: Session,
+    clock: time_machine.Traveller,
+) -> None:
+    order = weighed(alice, collector, clock)
+    slip = alice.get(f"/me{order}")["slips"][0]["number"]
+    alice.post(f"/me{order}/dispute", {"slip": slip, "reason": "少称了"})
+    case = session.scalars(sa.select(Case)).one()
+    assert (case.points, case.two_people, case.detail) == (18, False, {"order": order.rsplit("/", 1)[1], "slip": slip})
+    reviewer = make_collector(Role.COMMUNITY_STAFF, COMMUNITY)
+    corrected = {"items": [{**GLASS, "gross_g": 20_100, "net_g": 20_000}], "reason": "照片显示二十公斤"}
+    reviewer.post(f"{order.replace('orders', 'disputes')}/slips", corrected, 201)
+    session.expire_all()
+    assert (case.points, case.two_people) == (180, True)
+    # The collector's second account of staff is the same person.
+    mine = {"resident_id": new_id(), "statement": None}
+    session.execute(sa.update(StaffLink).where(StaffLink.staff_id.in_([reviewer.id, collector.id])).values(mine))
+    session.commit()
+    reviewer.post(f"{order.replace('orders', 'disputes')}/slips", corrected, 403)
+    with pytest.raises(settling.DecidesOwnWeighing):
+        decided(session, order, Verdict.GRANTED, reviewer.id)
+
+
+def test_a_won_dispute_is_paid_whenever_the_reviewers_work(
+    alice: Party,
+    collector: Party,
+    make_collector: Callable[..., Party],
+    session: Session,
+    clock: time_machine.Traveller,
+    base_settings: Settings,
+) -> None:
+    clock.move_to(MORNING + timedelta(hours=2))
+    scan = {"way": "point", "place": "nk-point-01", "code": shown_code(base_settings.data_key, alice.id)}
+    order = f"/recycling/orders/{collector.post('/recycling/orders', scan, 201)['id']}"
+    collector.post(f"{order}/slips", {"items": [GLASS]}, 201)
+    again = {"items": [GLASS], "reason": "改"}
+    for _ in range(2):
+        slip = collector.post(f"{order}/slips", again, 201)["number"]
+    assert collector.post(f"{order}/slips", again, 409)["code"] == "too-many-slips", "some are left for the reviewer"
+    alice.post(f"/me{order}/dispute", {"slip": slip, "reason": "少称了"})
+    clock.move_to(MORNING + timedelta(hours=12))  # the point has closed
+    reviewer = make_collector(Role.COMMUNITY_STAFF, COMMUNITY)
+    corrected = {"items": [{**GLASS, "gross_g": 3100, "net_g": 3000}], "reason": "照片显示三公斤"}
+    reviewer.post(f"{order.replace('orders', 'disputes')}/slips", corrected, 201)
+    clock.shift(timedelta(days=9))  # the second of two people decides past the closing day for late records
+    decided(session, order, Verdict.GRANTED, reviewer.id)
+    paid = [each for each in alice.get(f"/me{order}")["paid"] if each["slip_position"] == 4]
+    assert [(each["outcome"], each["reason"], each["points"]) for each in paid] == [("awarded", None, 27)]
+    assert wrong(session) == {}
 
 
 # The database is the last guard

@@ -246,6 +246,23 @@ def test_staff_keep_the_sites_of_their_scope_and_hours_begin_today(
     assert client.get("/api/v1/sites", headers=elsewhere).json["items"] == []
 
 
+def test_more_hours_than_are_kept_are_refused_in_words(
+    client: FlaskClient, sign_in_staff: Callable[..., Headers]
+) -> None:
+    street = sign_in_staff(Role.STREET, division="120104001")
+    assert client.post("/api/v1/sites", json=site_body(), headers=street).status_code == 201
+    holidays = [{"from": f"{year}-02-16", "to": f"{year}-02-18", "note": "春" * 60} for year in range(2027, 2087)]
+    for version, day in enumerate(("2026-11-25", "2026-11-26", "2026-11-27"), 1):
+        answer = client.patch(
+            "/api/v1/sites/nk-new-01",
+            json={"hours": {**week("06:00-09:00"), "valid_from": day, "exceptions": holidays}},
+            headers={**street, "If-Match": f'"{version}"'},
+        )
+        if answer.status_code != 200:
+            break
+    assert problem(answer) == (422, "site-hours-refused")
+
+
 @pytest.mark.parametrize(
     "changes",
     [
@@ -347,6 +364,36 @@ def test_a_supervisor_grades_each_bag_and_learns_nothing_of_the_resident(
     twice = {**body, "code": code_of(key, alice, now() + timedelta(seconds=30)), "bags": body["bags"][:1] * 2}
     assert client.post(DROPS, json=twice, headers=headers).status_code == 422
     assert wrong(session) == {}
+
+
+def test_a_supervisor_does_not_learn_that_a_resident_is_under_review(
+    client: FlaskClient,
+    session: Session,
+    key: bytes,
+    supervisor: UUID,
+    make_resident: Callable[..., UUID],
+    headers_of: Callable[..., Headers],
+) -> None:
+    site(session, categories=["kitchen"])
+    decisions(session)
+    alice = make_resident()
+    stands: dict[str, Any] = {"subject_kind": SubjectKind.RESIDENT, "subject": str(alice), "case_id": None}
+    holds.place(session, **stands, reason=Reason.UNDER_REVIEW, until=now() + timedelta(days=1), now=now())
+    session.commit()
+    body = {"site": "nk-site-01", "code": code_of(key, alice), "bags": bags(kitchen="qualified", hazardous="qualified")}
+    answer = client.post(DROPS, json=body, headers=headers_of(supervisor, is_resident=False))
+    holds.forget()
+
+    assert [(bag["outcome"], bag["reason"]) for bag in answer.json["bags"]] == [
+        (None, None),
+        ("refused", "category-not-taken"),
+    ]
+    assert "review" not in answer.text
+    shown = client.get("/api/v1/me/activities", headers=headers_of(alice, is_resident=True)).json["items"]
+    assert {(each["mode"], each["reason"]) for each in shown} == {
+        ("kitchen", "under-review"),
+        ("hazardous", "category-not-taken"),
+    }
 
 
 def test_nobody_confirms_at_a_site_of_others_or_at_a_collection_point(

@@ -6,7 +6,7 @@ from uuid import UUID
 import marshmallow as ma
 
 from points.earning import phones
-from points.earning.claims import REASON_TEXTS
+from points.earning.claims import REASON_TEXTS, Reason
 from points.earning.models import Outcome
 from points.waste.drops import accuracy, dropping, spot_checks
 from points.waste.drops.accuracy import Accuracy
@@ -112,7 +112,10 @@ class OwnBagView(BagView):
 
 
 class GradedDropView(ma.Schema):
-    """One visit to a site, without a word about who it was."""
+    """One visit to a site, without a word about who it was.
+
+    A bag that waits or fails for the resident's own sake, and not for what it is, has no outcome here.
+    """
 
     id = ma.fields.UUID(required=True)
     site = ma.fields.String(required=True)
@@ -223,6 +226,20 @@ def _visit(dropped: Dropped) -> dict[str, Any]:
     }
 
 
+# What the bag and the place say. All else, such as a review or a household's bound, is the resident's own affair.
+_OF_THE_BAG = (Reason.UNSORTED, Reason.OUTSIDE_HOURS, Reason.SITE_CLOSED, Reason.CATEGORY_NOT_TAKEN)
+
+
+def _graded(dropped: Dropped) -> dict[str, Any]:
+    """The visit as the supervisor sees it: why a bag was not paid only where it is about the bag or the place."""
+    shown = _visit(dropped)
+    for bag, outcome in zip(shown["bags"], dropped.bags, strict=True):
+        if outcome.award.reason not in (None, *_OF_THE_BAG):
+            paid = outcome.award.outcome is Outcome.AWARDED
+            bag |= {"outcome": Outcome.AWARDED if paid else None, "reason": None, "reason_zh": None, "reason_en": None}
+    return shown
+
+
 @blueprint.post("/sorting/drops")
 @require(Permission.SORTING_CONFIRM)
 @limiter.limit("20 per minute; 2000 per day")
@@ -243,7 +260,7 @@ def record_graded_drop(entry: dict[str, Any]) -> dict[str, Any]:
             now=instant,
         )
     )
-    return _visit(dropped)
+    return _graded(dropped)
 
 
 @blueprint.get("/sorting/sites/<string:code>/code")

@@ -164,7 +164,7 @@ def _visible(session: Session, actor: Actor) -> sa.Select[SpotCheck]:
     living = sa.select(HouseholdMember.resident_id).where(HouseholdMember.household_id.in_(homes))
     return sa.select(SpotCheck).where(
         SpotCheck.community_code.startswith(actor.division or "-"),
-        SpotCheck.staff_id.is_distinct_from(actor.id),
+        sa.or_(SpotCheck.staff_id.is_(None), SpotCheck.staff_id.not_in(staff_links.accounts_of(session, actor.id))),
         SpotCheck.resident_id.not_in(own.union(living)),
     )
 

@@ -17,6 +17,7 @@ log = structlog.get_logger()
 
 # Each round does what one look finds; what is left waits for the next run.
 ROUNDS_MAX = 50
+FAILED_MAX = 100  # then it is not the orders that are at fault
 
 
 @tasks.periodic(cron="*/5 * * * *")
@@ -40,14 +41,24 @@ def forget_addresses(timestamp: int) -> None:
 
 
 def run_due() -> int:
-    """Every order that is due, each in a transaction of its own; how many were moved."""
+    """Every order that is due, each in a transaction of its own; how many were moved.
+
+    One that cannot be moved is logged, and keeps none behind it from its turn.
+    """
     moved = 0
+    failed: list[UUID] = []
     for _ in range(ROUNDS_MAX):
         with transaction() as session:
-            found = orders.due(session, now=now())
-        done = sum(run_transaction(partial(_advance, resident_id, order_id)) for resident_id, order_id in found)
+            found = orders.due(session, now=now(), without=failed)
+        done = 0
+        for resident_id, order_id in found:
+            try:
+                done += run_transaction(partial(_advance, resident_id, order_id))
+            except Exception:
+                log.exception("recycling_order_not_moved", order=str(order_id))
+                failed.append(order_id)
         moved += done
-        if not done:
+        if not found or len(failed) > FAILED_MAX:
             break
     return moved
 

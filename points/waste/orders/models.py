@@ -19,6 +19,7 @@ MATERIALS_MAX = 200
 SUBCLASSES_MAX = 40
 ANNOUNCED_MAX = 12
 SLIPS_MAX = 6
+COLLECTORS_SLIPS_MAX = 3  # the others are kept for whoever decides a dispute
 ITEMS_MAX = 30
 PIECES_MAX = 20
 CAPACITY_MAX = 1000
@@ -75,8 +76,8 @@ class RecyclingEdition(Base):
 
     After `confirm_days` without a word a slip counts as confirmed; an address is forgotten `address_days` after the
     end. A resident cancels up to `cancel_minutes` before the window. Either side may be reported missing
-    `grace_minutes` into the window or after it. Who missed `missed_max` appointments in `missed_days` days makes no
-    other one until then. A scale shows multiples of `scale_step_g` up to `scale_max_g`.
+    `grace_minutes` after it, and at home a resident `grace_minutes` into it. Who missed `missed_max` appointments in
+    `missed_days` days makes no other one until then. A scale shows multiples of `scale_step_g` up to `scale_max_g`.
     """
 
     __tablename__ = "recycling_edition"

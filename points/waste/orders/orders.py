@@ -235,8 +235,13 @@ def hand_back(session: Session, actor: Actor, order_id: UUID, *, reason: str, no
 
 
 def depart(session: Session, actor: Actor, order_id: UUID, *, now: datetime) -> RecyclingOrder:
-    """Say that one is on the way. Raises NotFound, OrderMoveRefused."""
+    """Say that one is on the way, on the day itself: from then on the resident can no longer cancel.
+
+    Raises NotFound, OrderMoveRefused.
+    """
     order = _own_as_collector(session, actor, order_id)
+    if business_day(now) < order.day:
+        raise OrderMoveRefused(state=order.state.value, move=OrderMove.DEPART.value)
     move(session, order, OrderMove.DEPART, Party.COLLECTOR, by=actor, now=now)
     _tell_resident(session, order, "回收员已出发", "the collector is on the way", now=now)
     return order
@@ -287,13 +292,18 @@ def report_collector_missed(session: Session, actor: Actor, order_id: UUID, *, n
 
 
 def report_resident_missed(session: Session, actor: Actor, order_id: UUID, *, now: datetime) -> RecyclingOrder:
-    """Say as the collector that nobody was there: on the spot, some grace after the window has begun.
+    """Say as the collector that nobody was there, some grace after the window of a call at home has begun.
+
+    Who comes to a point or a stop has until its hours end. Whose code was scanned was there, and cannot be missed.
 
     Raises NotFound, OrderMoveRefused, NotMissedYet.
     """
     order = _own_as_collector(session, actor, order_id)
     _require_move(order, OrderMove.MISS, Party.COLLECTOR)
-    if now < _missed_from(order.starts_at, edition_of(session, order)):
+    if order.channel == "offline":
+        raise OrderMoveRefused(state=order.state.value, move=OrderMove.MISS.value)
+    expected_by = order.starts_at if order.way is Way.HOME else order.ends_at
+    if now < _missed_from(expected_by, edition_of(session, order)):
         raise NotMissedYet
     move(session, order, OrderMove.MISS, Party.COLLECTOR, by=actor, now=now)
     _tell_resident(session, order, "回收员到场未能见到您", "the collector came and did not meet you", now=now)
@@ -303,11 +313,11 @@ def report_resident_missed(session: Session, actor: Actor, order_id: UUID, *, no
 # By the clock
 
 
-def due(session: Session, *, now: datetime) -> Sequence[tuple[UUID, UUID]]:
+def due(session: Session, *, now: datetime, without: Sequence[UUID] = ()) -> Sequence[tuple[UUID, UUID]]:
     """The orders whose time has come, the longest due first: (resident, order), at most DUE_AT_ONCE_MAX."""
     rows = session.execute(
         sa.select(RecyclingOrder.resident_id, RecyclingOrder.id)
-        .where(RecyclingOrder.due_at <= now)
+        .where(RecyclingOrder.due_at <= now, RecyclingOrder.id.not_in(without))
         .order_by(RecyclingOrder.due_at, RecyclingOrder.id)
         .limit(DUE_AT_ONCE_MAX)
     )

@@ -12,7 +12,7 @@ from uuid import UUID
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
-from points.earning import releasing
+from points.earning import pricing, releasing
 from points.earning.award import award
 from points.earning.claims import Award, Claim, Reason
 from points.earning.models import Activity, Behaviour, Grade, Outcome
@@ -119,7 +119,7 @@ def dispute(session: Session, actor: Actor, order_id: UUID, *, slip: str, reason
         community_code=order.community_code,
         reason=Reason.WEIGHING_DISPUTED.value,
         points=sum(each.priced_points for each in _activities(session, order)),
-        detail={"order": str(order.id), "slip": sheet.slip.number, "statement": reason.strip()},
+        detail={"order": str(order.id), "slip": sheet.slip.number},
         now=now,
     )
     orders.move(
@@ -156,7 +156,7 @@ def correct(
     order = _disputed(session, actor, order_id, held=True)
     if order.state is not OrderState.DISPUTED:
         raise OrderMoveRefused(state=order.state.value)
-    if actor.id == order.collector_id:
+    if order.collector_id in staff_links.accounts_of(session, actor.id):
         raise DecidesOwnWeighing
     if not reason.strip():
         raise ReasonRequired
@@ -171,21 +171,33 @@ def correct(
         .values(slips=sheet.slip.position)
         .execution_options(synchronize_session="fetch")
     )
+    _raise_stake(session, order, sheet, now=now)
     audit.record(session, actor, "recycling.correct", f"recycling-order:{order.id}", now=now, slip=sheet.slip.number)
     return sheet
+
+
+def _raise_stake(session: Session, order: RecyclingOrder, sheet: SlipSheet, *, now: datetime) -> None:
+    """The case was opened with the first slip's worth; what one person corrects it to may take two to pay."""
+    if order.case_id is None:
+        return
+    tariffs = pricing.current(session)
+    claims = claims_of(session, order, sheet, at=now, hold=None, now=now)
+    worth = sum(pricing.price(tariffs, each, 0, now=now).priced_points for each in claims)
+    cases.raise_stake(session, order.resident_id, order.case_id, worth, now=now)
 
 
 def decide(session: Session, case: Case, decision: Decision, now: datetime) -> None:
     """Do what the decision of a dispute says: pay the corrected slip, or the first one as it stood.
 
-    A correction is dated by its own instant: its first day may be closed to late records by now.
+    A correction is dated by the decision: by now the day of the weighing, and that of the correction, may be closed to
+    late records.
 
     Raises CorrectionMissing, CorrectionStands, DecidesOwnWeighing, OrderMoveRefused.
     """
     order = orders.hold(session, case.resident_id, case.subject_id)
     if order.state is not OrderState.DISPUTED:
         raise OrderMoveRefused(state=order.state.value)
-    if decision.decided_by == order.collector_id:
+    if order.collector_id in staff_links.accounts_of(session, decision.decided_by):
         raise DecidesOwnWeighing
     sheets = slips.of_order(session, order)
     corrected = sheets[-1].slip.made_by != order.collector_id
@@ -201,7 +213,7 @@ def decide(session: Session, case: Case, decision: Decision, now: datetime) -> N
         else:
             awards.append(releasing.release(session, order.resident_id, held.id, now=now))
     if granted:
-        claims = claims_of(session, order, sheets[-1], at=sheets[-1].slip.made_at, hold=None, now=now)
+        claims = claims_of(session, order, sheets[-1], at=now, hold=None, now=now)
         awards += award(session, claims, now=now)
     orders.move_decided(session, order, decision.decided_by, reason=decision.reason, now=now)
     _tell_settled(session, order, awards, now=now)
@@ -233,11 +245,12 @@ def claims_of(
 ) -> list[Claim]:
     """The claims of a slip, dated `at`: one for each line that was weighed, one for each piece that was counted.
 
-    A member of staff vouches for them, so they count to what one may confirm in a day.
+    A member of staff vouches for them, so they count to what one may confirm in a day. Whether a point was open is
+    asked of the weighing, whatever they are dated: whoever corrects a slip does so in office hours.
     """
     known = materials.materials_of(session, order.edition_id)
     site = order.site_code or _plan_code(session, order)
-    refusal = orders.place_refusal(session, order, at)
+    refusal = orders.place_refusal(session, order, _weighed_at(session, order))
     made = []
     for item in sheet.items:
         for piece in range(1, (item.pieces or 1) + 1):

@@ -8,9 +8,9 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from points.waste.orders import materials, orders, slips
-from points.waste.orders.models import RecyclingOrder, WeighingSlip
+from points.waste.orders.models import COLLECTORS_SLIPS_MAX, RecyclingOrder, WeighingSlip
 from points.waste.orders.orders import OrderMoveRefused
-from points.waste.orders.slips import Line, SlipSheet
+from points.waste.orders.slips import Line, SlipSheet, TooManySlips
 from points.waste.orders.steps import MOVES, OrderMove, OrderState, Party
 from server.access import Actor
 from server.clock import business_day
@@ -95,6 +95,8 @@ def weigh(
 def _require_correctable(session: Session, order: RecyclingOrder, reason: str, *, now: datetime) -> None:
     if not reason.strip():
         raise ReasonRequired
+    if order.slips >= COLLECTORS_SLIPS_MAX:  # or no slip would be left for a dispute, which could then not be won
+        raise TooManySlips
     first_at = session.scalar(
         sa.select(WeighingSlip.made_at).where(
             WeighingSlip.resident_id == order.resident_id,

@@ -61,14 +61,15 @@ class SitePartnerUnknown(DomainError):
 
 
 class SiteHoursRefused(DomainError):
-    """The opening hours make no sense, or begin in the past; `detail` says which."""
+    """The opening hours make no sense, begin in the past, or are too long to be kept."""
 
     code, status, title_zh, title_en = (
         "site-hours-refused",
         422,
-        "开放时间有误",
-        "The opening hours make no sense, or begin in the past",
+        "开放时间有误或内容过长",
+        "The opening hours make no sense, begin in the past, or are too long",
     )
+    constraints = ("site_hours_check",)
 
 
 class SiteDaysRefused(DomainError):
