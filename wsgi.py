@@ -112,6 +112,7 @@ import server.people.scanner_routes
 import server.people.staff_routes
 import server.places.commands
 import server.places.routes
+from points.earning import releasing
 from points.open_data import tables
 from points.partners import feed
 from points.review import appeals, detecting, detectors, held, kinds, leads
@@ -276,6 +277,7 @@ def create_app(settings: Settings | None = None) -> Flask:
     detecting.install(app, DETECTORS, positions=points.waste.sites.opening.positions)
     scan_kinds.install(app, SCAN_KINDS)
     feed.install_site_check(points.waste.sites.opening.partner_check)
+    releasing.install_partner_budget(feed.take_late)
     tables.install(app, PUBLIC_TABLES)
     try:
         store.install(app, settings.files_url)

@@ -26,7 +26,7 @@ from points.earning.pricing import Priced, Tariffs
 from points.ledger.models import ISSUANCE
 
 CLAIMS_MAX = 10_000
-BOUND_TRIES = 3
+BOUND_TRIES = 4
 
 _RECORD = """
     n int, id uuid, resident_id uuid, behaviour text, mode text, grade text, source text, external_id text,
@@ -36,16 +36,18 @@ _RECORD = """
     rule_version_id text, cap_group text, day_cap int, week_cap int, expires_on date, community_code text, reason text,
     outcome text"""
 
-# What most claims have in common is left out of their JSON. 1900 began with a Monday.
+# What most claims have in common is left out of their JSON. 1900 began with a Monday. The household is the resident's
+# at this moment, unless the caller says that it has looked (`known`): joined here, it need not pass through Python.
 _CLAIM = f"""claim AS MATERIALIZED (
-    SELECT n, id, resident_id, behaviour, mode, grade, source, external_id, started_at,
+    SELECT n, id, c.resident_id, behaviour, mode, grade, source, external_id, started_at,
            coalesce(ended_at, started_at) AS ended_at, coalesce(received_at, :now) AS received_at, business_day,
            (business_day - date '1900-01-01') % 7 AS week_day,
            business_day - (business_day - date '1900-01-01') % 7 AS week_on, distance_m, weight_g, steps, steps_before,
-           coalesce(acts, 1) AS acts, site, site_kind, timing, channel, device, staff_id, household_id, priced_points,
-           saved_co2e_mg, method_id, rule_version_id, cap_group, day_cap, week_cap, expires_on, community_code, reason,
-           outcome
+           coalesce(acts, 1) AS acts, site, site_kind, timing, channel, device, staff_id,
+           coalesce(c.household_id, home.household_id) AS household_id, priced_points, saved_co2e_mg, method_id,
+           rule_version_id, cap_group, day_cap, week_cap, expires_on, community_code, reason, outcome
     FROM json_to_recordset(cast(:rows AS json)) AS c ({_RECORD})
+    LEFT JOIN household_member AS home ON NOT :known AND home.resident_id = c.resident_id
 )"""  # noqa: S608 -- composed of constants of this module
 
 _COLUMNS = """
@@ -56,7 +58,7 @@ _COLUMNS = """
 # Sorted, so that two batches meet the same residents in the same order and cannot deadlock.
 _WRITE = f"""
     INSERT INTO activity ({_COLUMNS}, outcome)
-    SELECT {_COLUMNS}, 'awarded' FROM claim ORDER BY resident_id, started_at, external_id
+    SELECT {_COLUMNS}, 'awarded' FROM claim ORDER BY resident_id, started_at, external_id, n
     ON CONFLICT DO NOTHING
     RETURNING id"""  # noqa: S608 -- composed of constants of this module
 
@@ -72,8 +74,10 @@ _WRITE_RECORDED = """
 _PAYING = f"""
 WITH {_CLAIM}, written AS (@written
 ), paid AS MATERIALIZED (
-    SELECT claim.*,
-           row_number() OVER (ORDER BY resident_id, started_at, external_id) AS turn
+    SELECT n, id, resident_id, started_at, business_day, week_day, week_on, behaviour, grade, source, site, device,
+           staff_id, household_id, community_code, distance_m, weight_g, acts, priced_points, saved_co2e_mg,
+           rule_version_id, cap_group, day_cap, week_cap, expires_on,
+           row_number() OVER (ORDER BY resident_id, started_at, external_id, n) AS turn
     FROM claim JOIN written USING (id)
 ), usage AS (
     INSERT INTO cap_usage AS kept
@@ -179,7 +183,9 @@ WITH {_CLAIM}, written AS (@written
         WHERE kept.taken_points + EXCLUDED.taken_points <= EXCLUDED.limit_points
     RETURNING 1
 )
-SELECT n, points, (SELECT count(*) FROM asked) - (SELECT count(*) FROM taken) AS short FROM final
+SELECT n, points FROM final
+UNION ALL
+SELECT -1, ((SELECT count(*) FROM asked) - (SELECT count(*) FROM taken))::int
 """  # noqa: S608 -- composed of constants of this module
 
 _PAY = sa.text(_PAYING.replace("@written", _WRITE))
@@ -188,7 +194,7 @@ _PAY_RECORDED = sa.text(_PAYING.replace("@written", _WRITE_RECORDED))
 _RECORD_UNPAID = sa.text(f"""
 WITH {_CLAIM}, written AS (
     INSERT INTO activity ({_COLUMNS}, outcome, reason)
-    SELECT {_COLUMNS}, coalesce(outcome, 'refused'), reason FROM claim ORDER BY resident_id, started_at, external_id
+    SELECT {_COLUMNS}, coalesce(outcome, 'refused'), reason FROM claim ORDER BY resident_id, started_at, external_id, n
     ON CONFLICT (resident_id, source, external_id) DO NOTHING
     RETURNING id
 )
@@ -214,11 +220,6 @@ class TooManyClaims(ValueError):
     """More than CLAIMS_MAX claims in one call: a fault of the caller, who must cut them."""
 
 
-# Where an enabled resident's points are counted: the community, None before one is chosen, and the household.
-Home = tuple[str | None, UUID | None]
-NO_HOME: Home = (None, None)
-
-
 def award(session: Session, claims: Sequence[Claim], *, now: datetime) -> list[Award]:
     """Pay what the claims are worth and say what became of each, in their order.
 
@@ -233,19 +234,21 @@ def award(session: Session, claims: Sequence[Claim], *, now: datetime) -> list[A
 
 
 def award_priced(
-    session: Session, rows: Sequence[Priced], homes: Mapping[UUID, Home], *, tariffs: Tariffs, now: datetime
+    session: Session, rows: Sequence[Priced], homes: Mapping[UUID, str | None], *, tariffs: Tariffs, now: datetime
 ) -> list[Award]:
     """`award` for claims that the caller has priced already, numbered from 0 in their order.
 
-    `homes` has the home of each enabled resident among them.
+    `homes` has the home community of each enabled resident among them, None for one who has not chosen any.
     """
     to_pay: list[Priced] = []
     unpaid: list[Priced] = []
     answers: list[Award | None] = [None] * len(rows)
     standing = holds.current(session, now=now)
     any_stands = bool(standing)
+    if standing.households:
+        bounds.find_households(session, rows)
     for row in rows:
-        row.community_code, row.household_id = homes.get(row.resident_id, NO_HOME)
+        row.community_code = homes.get(row.resident_id)
         if row.community_code is None:
             reason = Reason.NO_COMMUNITY if row.resident_id in homes else Reason.UNKNOWN_RESIDENT
             answers[row.n] = Award(Outcome.REFUSED, reason, 0, 0, None)
@@ -279,14 +282,15 @@ def pay_recorded(session: Session, row: Priced, *, tariffs: Tariffs, now: dateti
 
     Raises IntegrityError (activity_no_overlap_excl) when another trip of its time was paid meanwhile.
     """
-    points = _pay_within_bounds(session, [row], tariffs, now=now, statement=_PAY_RECORDED)
+    worth = {row.n: row.priced_points}
+    points = _pay_what_fits(session, [row], tariffs, worth, now=now, statement=_PAY_RECORDED)
     _count_for_communities(session, [row], points)
     return points.get(row.n)
 
 
 def pay_restored(session: Session, row: Priced, *, now: datetime) -> int | None:
     """Pay a claim whose caps and bounds were taken when it was paid for the first time; None when it overlaps."""
-    points, _ = _pay(session, [row], now=now)
+    points, _ = _pay(session, [row], households_known=True, now=now)
     _count_for_communities(session, [row], points)
     return points.get(row.n)
 
@@ -296,46 +300,62 @@ def _paid(row: Priced, points: int) -> Award:
     return Award(Outcome.AWARDED, reason, points, row.saved_co2e_mg, row.id)
 
 
-_HOMES = sa.text("""
-SELECT resident.resident_id, community_code, household_id
-FROM resident LEFT JOIN household_member ON household_member.resident_id = resident.resident_id
-WHERE resident.resident_id = ANY(:residents) AND enabled
-""")
+_HOMES = sa.text("SELECT resident_id, community_code FROM resident WHERE resident_id = ANY(:residents) AND enabled")
 
 
-def _homes(session: Session, rows: Sequence[Priced]) -> dict[UUID, Home]:
-    """The home of each enabled resident among the rows."""
-    found = session.execute(_HOMES, {"residents": list({row.resident_id for row in rows})})
-    return {resident_id: (community_code, household_id) for resident_id, community_code, household_id in found}
+def _homes(session: Session, rows: Sequence[Priced]) -> dict[UUID, str | None]:
+    """The home community of each enabled resident among the rows."""
+    return dict(session.execute(_HOMES, {"residents": list({row.resident_id for row in rows})}).all())
 
 
-def _pay_within_bounds(
-    session: Session, rows: Sequence[Priced], tariffs: Tariffs, *, now: datetime, statement: sa.TextClause = _PAY
-) -> dict[int, int]:
+def _pay_within_bounds(session: Session, rows: Sequence[Priced], tariffs: Tariffs, *, now: datetime) -> dict[int, int]:
     """Pay the rows; points by number. Those beyond a bound get its reason and are not paid.
 
     First all are paid and the bounds taken with what that came to, because caps and overlaps decide what a claim pays.
-    Where a bound is short, the claims beyond it are left out by what the first try paid. As a cap then lets others
-    through, or another award takes the rest meanwhile, that can be short again: the last try locks the bounds and
-    counts every claim at its price.
+    Where a bound is short, the claims beyond it are left out by what this try paid. As a cap then lets others through,
+    or another award takes the rest meanwhile, that can be short again: the last try locks the bounds and counts every
+    claim at its price, which refuses some that a cap would have cut anyway.
     """
-    if not any(bounds.may_count(row, tariffs) for row in rows):
-        return _pay(session, rows, now=now, statement=statement)[0]
-    keys: dict[int, list[tuple[bounds.Key, int]]] = {}
-    limits: dict[bounds.Key, int] = {}
+    if not tariffs.bounded:
+        return _pay(session, rows, now=now)[0]
+    if tariffs.left:
+        bounds.refuse_known(session, rows, tariffs)
+    with session.begin_nested() as savepoint:
+        points, fits = _pay(session, [row for row in rows if row.reason is None], limits=tariffs.limits, now=now)
+        if not fits:
+            savepoint.rollback()
+    if fits:
+        return points
+    bounds.find_households(session, rows)
+    return _pay_what_fits(session, rows, tariffs, points, now=now)
+
+
+def _pay_what_fits(
+    session: Session,
+    rows: Sequence[Priced],
+    tariffs: Tariffs,
+    points: dict[int, int],
+    *,
+    now: datetime,
+    statement: sa.TextClause = _PAY,
+) -> dict[int, int]:
+    """Pay the rows but those beyond a bound, which get its reason. `points` is what a try has paid, or might pay."""
+    keys, limits = bounds.keys_of_all(rows, tariffs)
     for attempt in range(BOUND_TRIES):
         with session.begin_nested() as savepoint:
             if attempt == BOUND_TRIES - 1:
-                worth = {row.n: row.priced_points for row in rows}
-                bounds.refuse_beyond(rows, worth, keys, bounds.lock(session, limits))
+                points, left = {row.n: row.priced_points for row in rows}, bounds.lock(session, limits)
+            else:
+                left = bounds.left(session, limits)
+            bounds.remember(tariffs, left, bounds.refuse_beyond(rows, points, keys, left))
             left_in = [row for row in rows if row.reason is None]
-            points, fits = _pay(session, left_in, limits=tariffs.limits, now=now, statement=statement)
+            points, fits = _pay(
+                session, left_in, limits=tariffs.limits, households_known=True, now=now, statement=statement
+            )
             if not fits:
                 savepoint.rollback()
         if fits:
             return points
-        keys, limits = bounds.keys_of_all(rows, tariffs)
-        bounds.refuse_beyond(rows, points, keys, bounds.left(session, limits))
     raise AssertionError("locked bounds cannot be passed")
 
 
@@ -345,20 +365,24 @@ def _pay(
     *,
     now: datetime,
     limits: str = "[]",
+    households_known: bool = False,
     statement: sa.TextClause = _PAY,
 ) -> tuple[dict[int, int], bool]:
     """The points of each row by its number, and whether they fit into every bound."""
     if not rows:
         return {}, True
-    keys = {"rows": msgspec.json.encode(rows).decode(), "limits": limits, "now": now}
-    paid = session.execute(statement, keys).all()
-    return {n: points for n, points, _ in paid}, not paid or paid[0].short == 0
+    keys = {"rows": msgspec.json.encode(rows).decode(), "limits": limits, "known": households_known, "now": now}
+    paid: dict[int, int] = dict(session.execute(statement, keys).all())
+    short = paid.pop(-1)
+    return paid, short == 0
 
 
 def _record_unpaid(session: Session, rows: Sequence[Priced], *, now: datetime) -> set[int]:
     if not rows:
         return set()
-    return set(session.scalars(_RECORD_UNPAID, {"rows": msgspec.json.encode(rows).decode(), "now": now}))
+    return set(
+        session.scalars(_RECORD_UNPAID, {"rows": msgspec.json.encode(rows).decode(), "known": False, "now": now})
+    )
 
 
 def _count_for_communities(session: Session, rows: Sequence[Priced], points: dict[int, int]) -> None:

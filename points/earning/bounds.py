@@ -8,6 +8,7 @@ caught with one half of the day's points could earn it a second time.
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import date, timedelta
 from typing import Any, NamedTuple
+from uuid import UUID
 
 import msgspec
 import sqlalchemy as sa
@@ -21,6 +22,7 @@ from server.errors import Conflict
 
 KEPT_FOR = timedelta(days=400)  # past every closing day, and past a year's audits
 FORGET_BATCH = 10_000
+REMEMBERED_MAX = 10_000
 
 REASONS: Mapping[str, Reason] = {
     BoundKind.HOUSEHOLD.value: Reason.HOUSEHOLD_LIMIT,
@@ -46,15 +48,15 @@ class BoundReached(Conflict):
     code, title_zh, title_en = "bound-reached", "已达到当日上限", "The day's bound is reached"
 
 
-def may_count(row: Priced, tariffs: Tariffs) -> bool:
-    """Whether a claim could count to any bound at all; if none of a batch does, it needs no savepoint."""
-    return (
-        row.household_id is not None
-        or row.site is not None
-        or row.device is not None
-        or row.staff_id is not None
-        or row.grade in tariffs.ceiled
-    )
+def find_households(session: Session, rows: Sequence[Priced]) -> None:
+    """Look up the households of the rows' residents, where that is needed before the statement joins them."""
+    found = session.execute(_HOUSEHOLDS, {"residents": list({row.resident_id for row in rows})})
+    households: dict[UUID, UUID] = dict(found.all())
+    for row in rows:
+        row.household_id = households.get(row.resident_id)
+
+
+_HOUSEHOLDS = sa.text("SELECT resident_id, household_id FROM household_member WHERE resident_id = ANY(:residents)")
 
 
 def keys_of_all(rows: Iterable[Priced], tariffs: Tariffs) -> tuple[dict[int, list[tuple[Key, int]]], dict[Key, int]]:
@@ -141,26 +143,52 @@ def _left(taken: Iterable[sa.Row[Any]], limits: Mapping[Key, int]) -> dict[Key, 
     return found
 
 
+def refuse_known(session: Session, rows: Sequence[Priced], tariffs: Tariffs) -> None:
+    """Refuse at once what is larger than what was left of its bound a moment ago.
+
+    Without this, every batch with one claim of a full site would be paid twice, the first time in vain. A claim that a
+    cap would have cut is judged at its price.
+    """
+    find_households(session, rows)
+    keys, _ = keys_of_all(rows, tariffs)
+    for row in rows:
+        passed = next(
+            (key for key, _ in keys[row.n] if tariffs.left.get(key, row.priced_points) < row.priced_points), None
+        )
+        if passed is not None:
+            row.reason = REASONS[passed.kind]
+
+
+def remember(tariffs: Tariffs, left_points: Mapping[Key, int], passed: Iterable[Key]) -> None:
+    """Keep in mind what was left of the bounds that claims have passed."""
+    if len(tariffs.left) > REMEMBERED_MAX:
+        tariffs.left.clear()
+    tariffs.left.update({key: left_points[key] for key in passed})
+
+
 def refuse_beyond(
     rows: Sequence[Priced],
     worth: Mapping[int, int],
     keys: Mapping[int, Sequence[tuple[Key, int]]],
-    left_points: dict[Key, int],
-) -> None:
-    """Give the claims that no longer fit the reason of the bound they pass; the earlier ones come first.
+    left_points: Mapping[Key, int],
+) -> set[Key]:
+    """Give the claims that no longer fit the reason of the bound they pass, the earlier ones first; which were passed.
 
     `worth` is what each would be paid by its number, `keys` the bounds that it counts to.
     """
+    remaining, all_passed = dict(left_points), set()
     for row in sorted(rows, key=lambda each: (each.started_at, each.n)):
         points = worth.get(row.n, 0)
         if points == 0 or row.reason is not None:
             continue
-        passed = next((key for key, _ in keys.get(row.n, ()) if left_points[key] < points), None)
+        passed = next((key for key, _ in keys.get(row.n, ()) if remaining[key] < points), None)
         if passed is not None:
             row.reason = REASONS[passed.kind]
+            all_passed.add(passed)
             continue
         for key, _ in keys.get(row.n, ()):
-            left_points[key] -= points
+            remaining[key] -= points
+    return all_passed
 
 
 def take(session: Session, kind: BoundKind, subject: str, points: int, *, day: date, limit_points: int) -> None:

@@ -85,7 +85,10 @@ class Tariffs:
 
     versions: tuple[Tariff, ...]
     limits: str = field(init=False)  # every version's bounds and ceilings, as the award's statement reads them
-    ceiled: frozenset[str] = field(init=False)  # the grades with a ceiling in any version
+    bounded: bool = field(init=False)  # whether there are any
+    # What was left of bounds that a claim has passed, at most: lower by now perhaps, and never higher. Kept as long as
+    # these tariffs are, so that what a transaction undid is soon forgotten.
+    left: dict[tuple[str, str, date], int] = field(default_factory=dict)
     _by_day: dict[date, Tariff | None] = field(default_factory=dict)
     _moment: tuple[datetime, datetime, date] | None = None
 
@@ -120,7 +123,7 @@ class Tariffs:
             for name, points in {**tariff.bounds, **tariff.ceilings}.items()
         ]
         self.limits = msgspec.json.encode(limits).decode()
-        self.ceiled = frozenset(grade for tariff in self.versions for grade in tariff.ceilings)
+        self.bounded = bool(limits)
 
 
 class Priced(msgspec.Struct, gc=False, kw_only=True, omit_defaults=True):

@@ -12,7 +12,7 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from points.earning import pricing
-from points.earning.award import NO_HOME, Home, award_priced
+from points.earning.award import award_priced
 from points.earning.claims import Award, Reason
 from points.earning.models import Outcome
 from points.partners import events, sequences
@@ -119,16 +119,15 @@ class _Bound:
     """The members of a batch who bound the partner: who each is, and where each enabled resident lives."""
 
     residents: dict[str, UUID]
-    homes: dict[UUID, Home]
+    homes: dict[UUID, str | None]
 
 
 # One statement and no ORM entities: for thousands of people, asking twice costs a tenth of the batch's Python time.
 _BOUND = sa.text("""
-SELECT binding.member_id, binding.resident_id, resident.community_code, resident.enabled, household_member.household_id
+SELECT binding.member_id, binding.resident_id, resident.community_code, resident.enabled
 FROM json_array_elements_text(cast(:asked AS json)) AS asked (member_id)
 JOIN binding ON binding.partner_code = :partner AND binding.member_id = asked.member_id
 LEFT JOIN resident ON resident.resident_id = binding.resident_id
-LEFT JOIN household_member ON household_member.resident_id = binding.resident_id
 """)
 
 
@@ -212,7 +211,7 @@ def _bound_residents(session: Session, partner_code: str, lines: Sequence[_Line]
     rows = session.execute(_BOUND, {"partner": partner_code, "asked": msgspec.json.encode(asked).decode()}).all()
     return _Bound(
         residents={member_id: resident_id for member_id, resident_id, *_ in rows},
-        homes={resident_id: (code, household_id) for _, resident_id, code, enabled, household_id in rows if enabled},
+        homes={resident_id: community_code for _, resident_id, community_code, enabled in rows if enabled},
     )
 
 
@@ -272,7 +271,7 @@ def _site_refusal(refusal_of: SiteRefusal, partner_code: str, event: events.Even
 
 
 def _has_home(bound: _Bound, resident_id: UUID) -> bool:
-    return bound.homes.get(resident_id, NO_HOME)[0] is not None
+    return bound.homes.get(resident_id) is not None
 
 
 def _line_outcome(number: int, award: Award) -> LineOutcome:
@@ -287,6 +286,28 @@ def _take_from_budget(session: Session, partner: Partner, day: date, points: int
     """
     if points == 0:
         return
+    if not _take(session, partner.code, day, points, partner.day_budget_points):
+        before = session.scalar(
+            sa.select(PartnerDay.taken_points).where(PartnerDay.partner_code == partner.code, PartnerDay.day == day)
+        )
+        raise _BudgetShort(max(0, partner.day_budget_points - (before or 0)))
+
+
+def take_late(session: Session, partner_code: str, day: date, points: int) -> bool:
+    """Count what a person has released against a partner's day; False when its budget no longer covers that.
+
+    By the budget of that day where the day has one on record, and by today's where nothing was paid on it.
+    """
+    partner = session.get(Partner, partner_code)
+    if partner is None:
+        return True  # no feed of ours has brought it
+    counted = session.scalar(
+        sa.select(PartnerDay.budget_points).where(PartnerDay.partner_code == partner_code, PartnerDay.day == day)
+    )
+    return _take(session, partner_code, day, points, partner.day_budget_points if counted is None else counted)
+
+
+def _take(session: Session, partner_code: str, day: date, points: int, budget_points: int) -> bool:
     taken = session.scalar(
         sa.text(
             "INSERT INTO partner_day AS kept (partner_code, day, budget_points, taken_points) "
@@ -295,13 +316,9 @@ def _take_from_budget(session: Session, partner: Partner, day: date, points: int
             "taken_points = kept.taken_points + :points WHERE kept.taken_points + :points <= :budget "
             "RETURNING taken_points"
         ),
-        {"partner": partner.code, "day": day, "points": points, "budget": partner.day_budget_points},
+        {"partner": partner_code, "day": day, "points": points, "budget": budget_points},
     )
-    if taken is None:
-        before = session.scalar(
-            sa.select(PartnerDay.taken_points).where(PartnerDay.partner_code == partner.code, PartnerDay.day == day)
-        )
-        raise _BudgetShort(max(0, partner.day_budget_points - (before or 0)))
+    return taken is not None
 
 
 # A claim that a rule refuses is stored as a refused activity instead, where its resident sees it.

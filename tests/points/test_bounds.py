@@ -30,6 +30,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
 from points.earning import activities, bounds, counts, pricing, rules
+from points.earning import award as award_module
 from points.earning.award import award
 from points.earning.claims import Reason
 from points.earning.models import BoundKind, BoundUsage, Grade
@@ -208,6 +209,35 @@ def test_where_a_refusal_lets_others_out_from_under_a_cap_the_bound_still_holds(
     assert wrong(session) == {}
 
 
+def test_a_full_bound_costs_the_next_batch_no_second_try(
+    session: Session, people: list[UUID], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Otherwise one site that is full would halve the feed's rate for the rest of the day."""
+    tried: list[int] = []
+    real = award_module._pay
+
+    def counted(*given: Any, **named: Any) -> Any:
+        tried.append(1)
+        return real(*given, **named)
+
+    monkeypatch.setattr(award_module, "_pay", counted)
+    household(session, *people[:3])
+    with limits(session, {"household": 100}):
+        for made, answers, tries in (
+            ([weighing(people[0], 95)], ["awarded 95"], 1),
+            ([weighing(people[1], 10)], ["refused household-limit-reached"], 2),
+            (
+                [weighing(people[1], 20), weighing(people[4], 20), weighing(people[2], 4)],
+                ["refused household-limit-reached", "awarded 20", "awarded 4"],
+                1,
+            ),
+        ):
+            tried.clear()
+            assert told(award(session, made, now=LATER)) == answers
+            assert len(tried) == tries
+    assert wrong(session) == {}
+
+
 def test_a_reversal_gives_nothing_back_to_a_bound(session: Session, people: list[UUID]) -> None:
     household(session, *people)
     with limits(session, {"household": 100}):
@@ -267,13 +297,14 @@ def test_bounds_are_forgotten_only_when_no_claim_of_their_day_can_come(session: 
         ("UPDATE bound_limit SET day_points = 10000000", InsufficientPrivilege),
         ("DELETE FROM grade_term", InsufficientPrivilege),
         ("TRUNCATE grade_term", InsufficientPrivilege),
-        ("UPDATE device_sequence SET sequence = sequence + 1", InsufficientPrivilege),
+        ("UPDATE device_sequence SET sequence = sequence + 1", RestrictViolation),
     ],
 )
 def test_what_a_bound_says_cannot_be_changed_past_the_rules(
     session: Session, statement: str, refusal: type[Exception]
 ) -> None:
     bounds.take(session, BoundKind.SITE, "s", 5, day=LATER.date(), limit_points=10)
+    sequences.used_before(session, "p", {0: ("bin-7", 5)}, now=LATER)
     with pytest.raises(DBAPIError) as refused, session.begin_nested():
         session.execute(sa.text(statement))
     assert isinstance(refused.value.orig, refusal)

@@ -7,6 +7,7 @@ from datetime import date, timedelta
 from typing import Any
 from uuid import UUID
 
+import msgspec
 import pytest
 import sqlalchemy as sa
 from evidence_builders import LATER, confirmed, household, limits, noon, taken, told, weighing
@@ -35,6 +36,7 @@ from points.earning.claims import Award, Claim, Reason
 from points.earning.models import Activity, Grade, HoldOrder, Outcome, SubjectKind
 from points.ledger import entries
 from points.ledger.models import REDEMPTION
+from points.partners.models import Partner
 from server.database import new_id, psycopg_url
 from server.errors import NotFound
 from server.people.models import Resident
@@ -65,8 +67,7 @@ def place(session: Session, kind: SubjectKind, subject: object, reason: Reason =
 
 def held(session: Session, made: Claim, reason: Reason = Reason.SAME_PLACE_AND_SECOND) -> UUID:
     """The id of this claim, held by its own source."""
-    changed = {name: getattr(made, name) for name in made.__struct_fields__} | {"hold": reason}
-    (answer,) = award(session, [Claim(**changed)], now=LATER)
+    (answer,) = award(session, [msgspec.structs.replace(made, hold=reason)], now=LATER)
     assert answer.code == "held", answer
     assert answer.activity_id is not None
     return answer.activity_id
@@ -181,6 +182,26 @@ def test_the_feed_holds_a_partners_lines_and_says_so(feed: Feed, member: Callabl
     assert answer["counts"] == {"held": 1, "awarded": 1, "refused": 1}
     waiting = session.execute(sa.text("SELECT id FROM activity WHERE outcome = 'held'")).scalar_one()
     assert told([releasing.release(session, person, waiting, now=feed.now())]) == ["awarded 5"]
+    assert wrong(session) == {}
+
+
+def test_what_is_released_later_comes_out_of_its_partners_day_too(
+    feed: Feed, member: Callable[..., UUID], session: Session
+) -> None:
+    """Or a leaked key whose claims are held would be paid beyond its budget, once a person lets them through."""
+    person = member()
+    session.execute(sa.update(Partner).values(day_budget_points=12))
+    place(session, SubjectKind.DEVICE, "bus-group:bin-7", now=feed.now())
+    session.commit()
+    feed.push(*(drop_line(f"e-{n}", device="bin-7", sequence=n) for n in range(3)), drop_line("e-9"))
+    waiting = session.scalars(sa.text("SELECT id FROM activity WHERE outcome = 'held' ORDER BY id")).all()
+    late = feed.now() + timedelta(days=3)
+    made = [releasing.release(session, person, each, now=late) for each in waiting]
+    assert told(made) == ["awarded 5", *["refused partner-budget-exhausted"] * 2]
+    assert digest(session, "day, taken_points", table="partner_day") == [(feed.now().date(), 10)]
+    session.execute(sa.text("UPDATE partner_day SET budget_points = 15"))
+    assert told([releasing.overturn(session, person, waiting[1], now=late)]) == ["awarded 5"]
+    assert digest(session, "day, taken_points", table="partner_day") == [(feed.now().date(), 15)]
     assert wrong(session) == {}
 
 
@@ -384,20 +405,24 @@ def test_a_trip_taken_back_is_not_paid_again_beside_another_of_its_time(session:
 
 def test_a_walk_that_is_refused_after_all_leaves_its_steps_to_the_next_sync(session: Session, person: UUID) -> None:
     walk = claim(person, "walk", grade=Grade.SENSOR, source="track", distance_m=3000, minutes=40, start=at("25 08:00"))
-    for decide, walked in ((releasing.overturn, 5000), (None, 0)):
-        with session.begin_nested() as savepoint:
-            waiting = held(session, walk)
-            session.execute(
-                sa.text(
-                    "INSERT INTO step_day (resident_id, day, steps, walked_steps) VALUES (:r, '2026-11-25', 0, 5000)"
-                ),
-                {"r": person},
-            )
-            releasing.refuse(session, person, waiting, reason=Reason.REVIEW_REFUSED, now=LATER)
-            if decide is not None:
-                decide(session, person, waiting, now=LATER)
-            assert session.scalar(sa.text("SELECT walked_steps FROM step_day")) == walked
-            savepoint.rollback()
+    covered = sa.text("INSERT INTO step_day (resident_id, day, steps, walked_steps) VALUES (:r, '2026-11-25', 0, 5000)")
+    walked = sa.text("SELECT walked_steps FROM step_day")
+
+    waiting = held(session, walk)
+    session.execute(covered, {"r": person})
+    releasing.refuse(session, person, waiting, reason=Reason.REVIEW_REFUSED, now=LATER)
+    assert session.scalar(walked) == 0
+    with session.begin_nested() as savepoint:
+        releasing.overturn(session, person, waiting, now=LATER)
+        assert session.scalar(walked) == 5000
+        savepoint.rollback()
+
+    session.execute(sa.text("DELETE FROM step_day"))
+    again = held(session, msgspec.structs.replace(walk, external_id="w-2"))
+    session.execute(covered, {"r": person})
+    session.execute(sa.update(Resident).where(Resident.resident_id == person).values(enabled=False))
+    assert told([releasing.release(session, person, again, now=LATER)]) == ["refused unknown-resident"]
+    assert session.scalar(walked) == 0
 
 
 def test_of_two_decisions_at_once_the_first_one_stands(make_database: Callable[[], str]) -> None:
