@@ -17,7 +17,7 @@ from bench.running import end_tidily_when_terminated
 from bench.stage import RESIDENTS, Stage, pid_of, stage
 
 PARTS = ("feed", "single", "wallet", "stages", "standings", "settlement", "participation", "exports", "estimate")
-TABLES = ("activity", "transfer", "lot", "cap_usage", "resident_day", "community_day", "feed_batch")
+TABLES = ("activity", "transfer", "lot", "cap_usage", "bound_usage", "resident_day", "community_day", "feed_batch")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

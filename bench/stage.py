@@ -187,6 +187,7 @@ def _add_residents(connection: psycopg.Connection, instant: datetime) -> None:
         with cursor.copy("COPY resident (resident_id, community_code, created_at) FROM STDIN") as copy:
             for number in range(RESIDENTS):
                 copy.write_row((resident_id(number), homes[number % len(homes)], instant))
+        _add_households(cursor, instant)
         columns = "person_id, id, rotated_at, expires_at, created_on"
         with cursor.copy(f"COPY sign_in ({columns}) FROM STDIN") as copy:
             for number in range(RESIDENTS):
@@ -196,6 +197,17 @@ def _add_residents(connection: psycopg.Connection, instant: datetime) -> None:
             for partner, number in itertools.product(PARTNERS, range(RESIDENTS)):
                 if partner == PARTNER or number in SINGLE_RESIDENTS:
                     copy.write_row((partner, member_id(number), resident_id(number), instant))
+
+
+def _add_households(cursor: psycopg.Cursor, instant: datetime) -> None:
+    """Every other three residents live together, so that the bounds of households are counted too."""
+    starts = range(0, RESIDENTS - 2, 6)
+    with cursor.copy("COPY household (id, member_count, created_at) FROM STDIN") as copy:
+        for start in starts:
+            copy.write_row((sign_in_id(start), 3, instant))
+    with cursor.copy("COPY household_member (resident_id, household_id, member_id, joined_at) FROM STDIN") as copy:
+        for start, number in itertools.product(starts, range(3)):
+            copy.write_row((resident_id(start + number), sign_in_id(start), sign_in_id(start + number), instant))
 
 
 @contextlib.contextmanager
