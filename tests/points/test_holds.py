@@ -276,7 +276,7 @@ def test_a_released_claim_is_paid_as_on_its_own_day(session: Session, person: UU
 
 
 def test_a_released_claim_pays_what_it_would_have_paid(session: Session, make_resident: Callable[..., UUID]) -> None:
-    made = [
+    made: list[Callable[[UUID], Claim]] = [
         lambda each: claim(each, "bicycle", distance_m=7300, minutes=40, start=at("25 08:00")),
         lambda each: weighing(each, 37, site="s", device="scales:1"),
         lambda each: steps_claim(each, 7300, 2100, day=at("25 00:00")),
@@ -322,9 +322,9 @@ def test_a_claim_is_decided_once(session: Session, person: UUID) -> None:
     assert told([releasing.overturn(session, person, waiting, now=LATER)]) == ["awarded 5"]
     with pytest.raises(releasing.NotOverturnable):
         releasing.overturn(session, person, waiting, now=LATER)
-    for decide in (releasing.release, releasing.overturn):
+    for decide_late in (releasing.release, releasing.overturn):
         with pytest.raises(NotFound):
-            decide(session, person, new_id(), now=LATER)
+            decide_late(session, person, new_id(), now=LATER)
     assert wrong(session) == {}
 
 
