@@ -4,7 +4,6 @@ Everything is checked at reading, and a fault names the file, for an operator ha
 """
 
 import enum
-import tomllib
 from datetime import date
 from functools import lru_cache
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import Annotated
 import msgspec
 
 from points.earning.models import Behaviour
+from server.data_files import read_toml
 from server.places.models import Confidence
 
 FILE_NAME = "indicators.toml"
@@ -102,14 +102,11 @@ class IndicatorsFile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
 def read_indicators(folder: Path) -> IndicatorsFile:
     """The indicators of a district's folder. Raises IndicatorsError."""
     path = folder / FILE_NAME
+    content = read_toml(path, bytes_max=FILE_BYTES_MAX, fault=IndicatorsError)
     try:
-        if path.stat().st_size > FILE_BYTES_MAX:
-            raise IndicatorsError(f"{path.name}: larger than {FILE_BYTES_MAX} bytes")
-        found = msgspec.convert(tomllib.loads(path.read_text(encoding="utf-8-sig")), IndicatorsFile)
+        found = msgspec.convert(content, IndicatorsFile)
         named = {field for title in (found.title_zh, found.title_en) for _, field, _, _ in Formatter().parse(title)}
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError, msgspec.ValidationError) as error:
-        raise IndicatorsError(f"{path.name}: {error}") from error
-    except ValueError as error:  # a brace without its other
+    except ValueError as error:  # not the shape, or a brace without its other
         raise IndicatorsError(f"{path.name}: {error}") from error
     if named - {None, *TITLE_WORDS}:
         raise IndicatorsError(f"{path.name}: a title names something other than {', '.join(TITLE_WORDS)}")

@@ -4,15 +4,15 @@ Everything is checked before anything is loaded, and a fault names its file, for
 """
 
 import hashlib
-import tomllib
 from collections.abc import Sequence
 from decimal import Decimal
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, TypeVar
 
 import msgspec
 
 from campaigns.creation.models import ItemType, LiveMeasure, SubjectKind, TargetBase
+from server.data_files import read_toml
 from server.places.models import AgencyRank, Confidence, OrganisationKind
 
 FILE_BYTES_MAX = 200_000
@@ -162,10 +162,8 @@ def digest(file: RubricFile) -> bytes:
 
 
 def _read(path: Path, shape: type[Content]) -> Content:
+    content = read_toml(path, bytes_max=FILE_BYTES_MAX, fault=CreationDataError)
     try:
-        if path.stat().st_size > FILE_BYTES_MAX:
-            raise CreationDataError(f"{path.name}: larger than {FILE_BYTES_MAX} bytes")
-        content: Any = tomllib.loads(path.read_text("utf-8"))
         return msgspec.convert(content, shape)
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError, msgspec.ValidationError) as error:
+    except msgspec.ValidationError as error:
         raise CreationDataError(f"{path.name}: {error}") from error

@@ -4,7 +4,6 @@ Records of the platform are self-selected and paid to be green, so they are neve
 official share is a survey estimate (交运函〔2020〕490号 counts all trips of all residents).
 """
 
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import date, timedelta
@@ -19,6 +18,7 @@ from points.earning.models import TRAVEL, Behaviour, CommunityDay, ResidentDay
 from server.access import Actor
 from server.errors import DomainError, NotFound
 from server.people.models import Resident
+from server.places.district_data import read_head
 from server.places.divisions import division_for, valid
 from server.places.models import Division, DivisionLevel
 
@@ -158,7 +158,7 @@ def period_of(first_on: date | None, last_on: date | None, *, today: date) -> Pe
 @lru_cache(maxsize=8)
 def district_figures(folder: Path) -> DistrictFigures:
     """Name, population note and goal line from `district.toml`, which loading the places has checked."""
-    head = tomllib.loads((folder / "district.toml").read_text(encoding="utf-8-sig"))
+    head = read_head(folder)
     goal: dict[str, Any] = head.get("green_travel_goal", {})
     points = [GoalPoint(each["year"], float(each["share"]), each["about"]) for each in goal.get("points", ())]
     populations = tuple(

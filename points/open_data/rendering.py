@@ -3,7 +3,6 @@
 import csv
 import hashlib
 import io
-import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -19,6 +18,7 @@ from points.open_data.tables import FixedTable
 from points.statistics.periods import CalendarPeriod
 from server.clock import SHANGHAI_FIXED
 from server.exports.writing import defused
+from server.places.district_data import read_head
 from server.places.models import Division
 
 TEXT_LENGTH_MAX = 300
@@ -71,7 +71,7 @@ class File:
 @lru_cache(maxsize=8)
 def source_of(folder: Path) -> Source:
     """The publisher and licence in a district's `district.toml`, `[open_data]`; without it, that none is stated."""
-    head = tomllib.loads((folder / "district.toml").read_text(encoding="utf-8-sig"))
+    head = read_head(folder)
     stated: dict[str, Any] = head.get("open_data", {})
     return Source(
         district_code=str(head["code"]),

@@ -6,7 +6,6 @@ A track keeps the id and the hash of the edition that judged it, so that a file 
 import hashlib
 import math
 import re
-import tomllib
 from dataclasses import dataclass, fields
 from datetime import date, time
 from functools import lru_cache
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from points.travel.models import TrackMode
+from server.data_files import parse_toml, read_text
 
 FILE_BYTES_MAX = 50_000
 EDITIONS_MAX = 50
@@ -100,13 +100,8 @@ _OWN = ("id", "valid_from", "source", "sha256", *(mode.value for mode in TrackMo
 
 def read(path: Path) -> Checks:
     """Read and check one edition. Raises CheckDataError."""
-    if path.stat().st_size > FILE_BYTES_MAX:
-        raise CheckDataError(f"{path.name}: larger than {FILE_BYTES_MAX} bytes")
-    raw = path.read_bytes()
-    try:
-        content = tomllib.loads(raw.decode())
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise CheckDataError(f"{path.name}: {error}") from error
+    text = read_text(path, bytes_max=FILE_BYTES_MAX, fault=CheckDataError)
+    content = parse_toml(path.name, text, fault=CheckDataError)
     if not re.fullmatch(r"[a-z0-9][a-z0-9.-]{0,39}", str(content.get("id"))):
         raise CheckDataError(f"{path.name}: id must be lower-case letters, digits, dots and hyphens")
     if type(content.get("valid_from")) is not date or not isinstance(content.get("source"), str):
@@ -120,7 +115,7 @@ def read(path: Path) -> Checks:
         id=content["id"],
         valid_from=content["valid_from"],
         source=content["source"],
-        sha256=hashlib.sha256(raw).digest(),
+        sha256=hashlib.sha256(text.encode()).digest(),
         **numbers,
         **modes,  # type: ignore[arg-type]  # mypy cannot see which names
     )

@@ -1,6 +1,5 @@
 """What a district allows of codes, cards and households, from a day on: read from `codes.toml` of its data folder."""
 
-import tomllib
 from collections.abc import Sequence
 from datetime import date, datetime
 from pathlib import Path
@@ -12,6 +11,7 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
 from server.clock import business_day
+from server.data_files import read_toml
 from server.errors import Unavailable
 from server.people.models import CodeLimits
 from server.places.models import Confidence
@@ -62,12 +62,10 @@ class _File(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 def read_limits(folder: Path) -> list[LimitsEntry]:
     """Read and check the limits of a district's data folder, oldest first. Raises CodeDataError."""
-    path = folder / FILE
+    raw = read_toml(folder / FILE, bytes_max=FILE_BYTES_MAX, fault=CodeDataError)
     try:
-        if path.stat().st_size > FILE_BYTES_MAX:
-            raise CodeDataError(f"{FILE}: larger than {FILE_BYTES_MAX} bytes")
-        entries = msgspec.convert(tomllib.loads(path.read_text(encoding="utf-8")), _File).limits
-    except (OSError, ValueError) as error:
+        entries = msgspec.convert(raw, _File).limits
+    except msgspec.ValidationError as error:
         raise CodeDataError(f"{FILE}: {error}") from error
     if len({entry.valid_from for entry in entries}) < len(entries):
         raise CodeDataError(f"{FILE}: two sets of limits hold from the same day")

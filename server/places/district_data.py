@@ -5,15 +5,18 @@ Everything is checked before anything is loaded, and a fault names its file and 
 
 import csv
 import re
-import tomllib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import date, datetime
+from functools import lru_cache
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
+from server.data_files import read_text, read_toml
 from server.places.models import Confidence, DivisionLevel
 
+FILE = "district.toml"
 # The largest counties have some 1,500 communities; a file beyond this is not a list of communities.
 ROWS_MAX = 20_000
 FILE_BYTES_MAX = 5_000_000
@@ -63,16 +66,22 @@ class DistrictData:
     theme_days: tuple[ThemeDayEntry, ...]
 
 
+@lru_cache(maxsize=8)
+def read_head(folder: Path) -> Mapping[str, Any]:
+    """All that `district.toml` says, read once by a process; its code is checked. Raises DistrictDataError."""
+    return MappingProxyType(_read_head(folder / FILE))
+
+
 def read_district_code(folder: Path) -> str:
     """The official code of the district alone, six digits. Raises DistrictDataError."""
-    return _read_head(folder / "district.toml")[0]
+    return str(read_head(folder)["code"])
 
 
 def read_district(folder: Path) -> DistrictData:
     """Read and check a district's folder. Raises DistrictDataError."""
-    path = folder / "district.toml"
-    code, head = _read_head(path)
-    name, edition_on = head.get("name"), head.get("edition_on")
+    path = folder / FILE
+    head = _read_head(path)
+    code, name, edition_on = head["code"], head.get("name"), head.get("edition_on")
     if not isinstance(edition_on, date) or isinstance(edition_on, datetime):
         raise DistrictDataError(f"{path.name}: edition_on must be a date")
     if not isinstance(name, str):
@@ -86,16 +95,12 @@ def read_district(folder: Path) -> DistrictData:
     )
 
 
-def _read_head(path: Path) -> tuple[str, dict[str, Any]]:
-    """The district's code, and all that its file says."""
-    try:
-        head = tomllib.loads(_text(path))
-    except tomllib.TOMLDecodeError as error:
-        raise DistrictDataError(f"{path.name}: {error}") from error
+def _read_head(path: Path) -> dict[str, Any]:
+    head = read_toml(path, bytes_max=FILE_BYTES_MAX, fault=DistrictDataError)
     code = head.get("code")
     if not isinstance(code, str) or not re.fullmatch("[0-9]{6}", code):
         raise DistrictDataError(f"{path.name}: code must be six digits in quotes")
-    return code, head
+    return head
 
 
 def _divisions(path: Path, district: DivisionEntry) -> list[DivisionEntry]:
@@ -153,7 +158,8 @@ def _theme_days(path: Path) -> Iterator[ThemeDayEntry]:
 
 def _rows(path: Path, columns: list[str]) -> Iterator[tuple[str, dict[str, str]]]:
     """Each row with the words that name its place; the columns must be exactly `columns`."""
-    reader = csv.DictReader(_text(path).splitlines(), strict=True)
+    text = read_text(path, bytes_max=FILE_BYTES_MAX, fault=DistrictDataError)
+    reader = csv.DictReader(text.splitlines(), strict=True)
     if reader.fieldnames != columns:
         raise DistrictDataError(f"{path.name}: the columns must be {', '.join(columns)}")
     try:
@@ -166,15 +172,6 @@ def _rows(path: Path, columns: list[str]) -> Iterator[tuple[str, dict[str, str]]
             yield where, {column: value.strip() for column, value in row.items()}
     except csv.Error as error:
         raise DistrictDataError(f"{path.name}, line {reader.line_num}: {error}") from error
-
-
-def _text(path: Path) -> str:
-    try:
-        if path.stat().st_size > FILE_BYTES_MAX:
-            raise DistrictDataError(f"{path.name}: larger than {FILE_BYTES_MAX} bytes")
-        return path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise DistrictDataError(f"{path.name}: {error}") from error
 
 
 def _name(text: str, where: str) -> str:

@@ -7,8 +7,6 @@ data names.
 """
 
 import enum
-import re
-import tomllib
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
@@ -17,6 +15,7 @@ from statistics import NormalDist
 from typing import Any
 
 from points.share.estimate.exchange import READINGS, Estimate
+from server.places.district_data import FILE, DistrictDataError, read_head
 from server.places.models import Confidence
 
 POINTS_MAX = 20
@@ -213,14 +212,12 @@ def read_goal(folder: Path) -> GoalLine:
 
     Raises GoalDataError.
     """
-    path = folder / "district.toml"
     try:
-        head = tomllib.loads(path.read_text(encoding="utf-8-sig"))
-        return _line(head)
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise GoalDataError(f"{path.name}: {error}") from error
+        return _line(read_head(folder))
+    except DistrictDataError as error:
+        raise GoalDataError(str(error)) from error
     except (KeyError, TypeError, ValueError) as error:
-        raise GoalDataError(f"{path.name}, green_travel_goal: {error!r}") from error
+        raise GoalDataError(f"{FILE}, green_travel_goal: {error!r}") from error
 
 
 def _line(head: Mapping[str, Any]) -> GoalLine:
@@ -237,8 +234,6 @@ def _line(head: Mapping[str, Any]) -> GoalLine:
     texts = [goal.get(name, "") for name in ("source", "document", "text")] + [about.get("source", "")]
     if any(not isinstance(text, str) or len(text) > TEXT_LENGTH_MAX for text in texts):
         raise ValueError(f"texts have at most {TEXT_LENGTH_MAX} characters")
-    if not isinstance(head["code"], str) or not re.fullmatch("[0-9]{6}", head["code"]):
-        raise ValueError("code must be six digits in quotes")
     return GoalLine(
         district_code=head["code"],
         district_name=str(head["name"]),

@@ -7,7 +7,6 @@ so each version has two readings, and both are computed wherever one is.
 import enum
 import hashlib
 import json
-import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
@@ -21,6 +20,7 @@ from sqlalchemy.orm import Session
 
 from points.share.estimate.exchange import READINGS, WITH_E_BIKE
 from points.share.survey.models import LEGS_MAX, ShareDefinition
+from server.data_files import read_toml
 from server.errors import DomainError
 from server.places.models import Confidence
 
@@ -132,11 +132,10 @@ def read_definitions(folder: Path = DEFINITIONS_DATA) -> list[DefinitionEntry]:
 
 
 def _read(path: Path) -> DefinitionEntry:
+    raw = read_toml(path, bytes_max=FILE_BYTES_MAX, fault=DefinitionDataError)
     try:
-        if path.stat().st_size > FILE_BYTES_MAX:
-            raise DefinitionDataError(f"{path.name}: larger than {FILE_BYTES_MAX} bytes")
-        entry = msgspec.convert(tomllib.loads(path.read_text(encoding="utf-8")), DefinitionEntry)
-    except (OSError, ValueError) as error:
+        entry = msgspec.convert(raw, DefinitionEntry)
+    except msgspec.ValidationError as error:
         raise DefinitionDataError(f"{path.name}: {error}") from error
     if entry.id != path.stem:
         raise DefinitionDataError(f"{path.name}: the file must be named after its id {entry.id!r}")

@@ -8,7 +8,6 @@ import csv
 import hashlib
 import json
 import re
-import tomllib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
@@ -21,6 +20,7 @@ from sqlalchemy.orm import Session
 
 from points.share.survey.microdata import MarginsUnknown
 from points.share.survey.models import AGE_MAX, MarginCell, MarginSet
+from server.data_files import parse_toml, read_text
 from server.errors import NotFound
 from server.paging import Page, decode, page_of
 from server.places.models import Confidence
@@ -71,13 +71,12 @@ class MarginDetail:
 
 def read_margins(path: Path) -> MarginEntry:
     """Read and check a file of margins, TOML or CSV by its ending. Raises MarginDataError."""
+    text = read_text(path, bytes_max=FILE_BYTES_MAX, fault=MarginDataError)
     try:
-        if path.stat().st_size > FILE_BYTES_MAX:
-            raise MarginDataError(f"{path.name}: larger than {FILE_BYTES_MAX} bytes")
-        text = path.read_text(encoding="utf-8-sig")
-        raw = _raw_of_csv(text, path.name) if path.suffix.lower() == ".csv" else tomllib.loads(text)
+        is_csv = path.suffix.lower() == ".csv"
+        raw = _raw_of_csv(text, path.name) if is_csv else parse_toml(path.name, text, fault=MarginDataError)
         entry = msgspec.convert(raw, MarginEntry)
-    except (OSError, ValueError, csv.Error) as error:
+    except (ValueError, csv.Error) as error:
         raise MarginDataError(f"{path.name}: {error}") from error
     _check(entry, path.name)
     return entry

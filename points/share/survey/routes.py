@@ -1,14 +1,12 @@
 """Survey waves and margins over HTTP: the district hands in waves and takes them back."""
 
-import tomllib
 from collections.abc import Callable
-from functools import cache, wraps
-from pathlib import Path
+from functools import wraps
 from typing import Any, TypeVar
 from uuid import UUID
 
 import marshmallow as ma
-from flask import current_app, request
+from flask import request
 
 from points.share.survey import importing, margins, waves
 from points.share.survey.findings import FAULTS_SHOWN_MAX, WARNINGS_MAX, TableName
@@ -25,7 +23,7 @@ from server.files.uploads import FORM_MEMORY_BYTES_MAX
 from server.limits import BODY_BYTES_MAX, limiter
 from server.paging import Page, PageQuery
 from server.places.models import Confidence
-from server.settings import Settings
+from server.places.own_district import district_code
 
 blueprint = Blueprint(
     "share_survey",
@@ -182,19 +180,12 @@ def of_this_district(view: View) -> View:
 
     @wraps(view)
     def reached(*args: Any, **kwargs: Any) -> Any:
-        settings: Settings = current_app.extensions["tanpuhui_settings"]
-        district, mine = _district_code(settings.district_folder), actor().division
+        district, mine = district_code(), actor().division
         if mine is None or not (mine.startswith(district) or district.startswith(mine)):
             raise NotFound
         return view(*args, **kwargs)
 
     return reached  # type: ignore[return-value]
-
-
-@cache
-def _district_code(folder: Path) -> str:
-    """The code in the district's data folder, which loading the places has checked."""
-    return str(tomllib.loads((folder / "district.toml").read_text(encoding="utf-8-sig"))["code"])
 
 
 def takes_tables(view: View) -> View:

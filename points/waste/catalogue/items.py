@@ -5,7 +5,6 @@ or recorded by them, so they are served from memory as the file has them, and ar
 """
 
 import re
-import tomllib
 from dataclasses import dataclass
 from datetime import date, datetime
 from functools import lru_cache
@@ -13,6 +12,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+from server.data_files import read_toml
 from server.errors import NotFound
 from server.places.models import Confidence
 
@@ -142,11 +142,10 @@ def read_folder(folder: Path) -> tuple[Guide, ...]:
 
 def read_file(path: Path) -> Guide:
     """Read and check one edition. Raises GuideDataError."""
-    if path.stat().st_size > FILE_BYTES_MAX:
-        raise GuideDataError(f"{path.name}: larger than {FILE_BYTES_MAX} bytes")
+    content = read_toml(path, bytes_max=FILE_BYTES_MAX, fault=GuideDataError)
     try:
-        return _guide(tomllib.loads(path.read_text("utf-8")))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, GuideDataError) as error:
+        return _guide(content)
+    except GuideDataError as error:
         raise GuideDataError(f"{path.name}: {error}") from error
     except (KeyError, TypeError, ValueError) as error:
         raise GuideDataError(f"{path.name}: missing or not what is expected: {error}") from error

@@ -3,7 +3,6 @@
 import hashlib
 import json
 import re
-import tomllib
 from dataclasses import dataclass
 from datetime import date
 from decimal import Decimal
@@ -15,6 +14,7 @@ from sqlalchemy.orm import Session
 
 from points.waste.drops.models import DropPath, SortingPlan, SpotCheckRate
 from points.waste.sites.models import SiteForm
+from server.data_files import read_toml
 
 FILE_BYTES_MAX = 100_000
 PLANS_MAX = 200
@@ -68,12 +68,7 @@ def read_folder(folder: Path) -> list[PlanFile]:
 
 def read_file(path: Path) -> PlanFile:
     """Read and check one file. Raises SortingPlanError."""
-    if path.stat().st_size > FILE_BYTES_MAX:
-        raise SortingPlanError(f"{path.name}: larger than {FILE_BYTES_MAX} bytes")
-    try:
-        head = tomllib.loads(path.read_text("utf-8"), parse_float=Decimal)
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise SortingPlanError(f"{path.name}: {error}") from error
+    head = read_toml(path, bytes_max=FILE_BYTES_MAX, fault=SortingPlanError, parse_float=Decimal)
     for key, kind in _HEAD.items():
         if type(head.get(key)) is not kind:
             raise SortingPlanError(f"{path.name}: {key} is missing or no {kind.__name__}")

@@ -7,7 +7,6 @@ without a part of the year holds in what the others leave over. Categories and d
 
 import csv
 import re
-import tomllib
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from datetime import date, datetime
@@ -21,6 +20,7 @@ from points.waste.sites.models import CODE, Category, Site, SiteForm, SiteKind
 from points.waste.sites.opening import WEEKDAYS, Plan
 from points.waste.sites.registry import SiteEntry
 from server.clock import business_day
+from server.data_files import parse_toml, read_text
 from server.places.positions import Datum
 
 FILE_BYTES_MAX = 10_000_000
@@ -54,13 +54,11 @@ class SiteDataError(Exception):
 
 def read_file(path: Path) -> list[SiteEntry]:
     """Read and check a file of sites, .toml or .csv. Raises SiteDataError."""
-    if path.stat().st_size > FILE_BYTES_MAX:
-        raise SiteDataError(f"{path.name}: larger than {FILE_BYTES_MAX} bytes")
+    text = read_text(path, bytes_max=FILE_BYTES_MAX, fault=SiteDataError)
     try:
-        text = path.read_text("utf-8-sig")
         rows, demonstration = _toml_rows(path.name, text) if path.suffix == ".toml" else (_csv_rows(path, text), False)
         entries = [_entry(where, row, demonstration) for where, row in rows]
-    except (UnicodeDecodeError, csv.Error, tomllib.TOMLDecodeError) as error:
+    except csv.Error as error:
         raise SiteDataError(f"{path.name}: {error}") from error
     if not 0 < len(entries) <= ROWS_MAX:
         raise SiteDataError(f"{path.name}: needs 1 to {ROWS_MAX} sites")
@@ -71,7 +69,7 @@ def read_file(path: Path) -> list[SiteEntry]:
 
 
 def _toml_rows(name: str, text: str) -> tuple[Iterator[tuple[str, Mapping[str, Any]]], bool]:
-    content = tomllib.loads(text)
+    content = parse_toml(name, text, fault=SiteDataError)
     sites, demonstration = content.get("sites"), content.get("demonstration", False)
     if content.keys() - {"sites", "demonstration"} or not isinstance(sites, list) or type(demonstration) is not bool:
         raise SiteDataError(f"{name}: holds [[sites]] and demonstration = true or false, and nothing else")

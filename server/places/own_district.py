@@ -1,0 +1,16 @@
+"""The district that this service is run for, within a request."""
+
+from flask import current_app
+
+from server.access import actor
+from server.places.district_data import read_district_code
+
+
+def district_code() -> str:
+    """The official code of the district, six digits."""
+    return read_district_code(current_app.extensions["tanpuhui_settings"].district_folder)
+
+
+def require_district() -> None:
+    """Raise NotFound unless the actor answers for the whole district."""
+    actor().require_cover(district_code())
