@@ -1,13 +1,14 @@
 """Housekeeping of the ground floor: forgetting what has run out, and jobs that a dead worker left behind."""
 
 from collections.abc import Callable
+from functools import partial
 
 import procrastinate
 import structlog
 
 from server import idempotency
 from server.clock import now
-from server.database import transaction
+from server.jobs import run_rounds
 from server.notices import notices
 from server.people import cards, code_uses, households, scans, sessions
 
@@ -36,7 +37,8 @@ OLD: dict[str, Callable[..., int]] = {
 def forget_old(timestamp: int) -> None:  # noqa: ARG001 -- the periodic deferrer passes it
     """Delete stored answers, sign-ins and messages that have run out."""
     for name, forget in OLD.items():
-        log.info("forgotten", table=name, rows=_until_nothing_is_left(forget))
+        rows = run_rounds(partial(forget, now=now()), rounds_max=ROUNDS_MAX)
+        log.info("forgotten", table=name, rows=rows)
 
 
 @tasks.periodic(cron="*/5 * * * *")
@@ -48,15 +50,3 @@ async def retry_stalled(context: procrastinate.JobContext, timestamp: int) -> No
         log.warning("job_stalled", job_id=job.id, task=job.task_name, attempts=job.attempts)
         if job.attempts < ATTEMPTS_MAX:
             await manager.retry_job(job)
-
-
-def _until_nothing_is_left(forget: Callable[..., int]) -> int:
-    """Call `forget` in transactions of its own until it deletes nothing, ROUNDS_MAX times at most; the rows deleted."""
-    total = 0
-    for _ in range(ROUNDS_MAX):
-        with transaction() as session:
-            deleted = forget(session, now=now())
-        if deleted == 0:
-            break
-        total += deleted
-    return total

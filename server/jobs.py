@@ -1,6 +1,7 @@
 """Background work by procrastinate: jobs live in PostgreSQL and are enqueued in the caller's own transaction."""
 
 import copy
+from collections.abc import Callable
 from datetime import datetime
 from typing import Any
 
@@ -9,7 +10,7 @@ from flask import Flask
 from procrastinate.manager import JobManager
 from sqlalchemy.orm import Session
 
-from server.database import APPLICATION_ROLE
+from server.database import APPLICATION_ROLE, run_transaction
 
 
 def make_app(database_url: str, blueprints: dict[str, procrastinate.Blueprint]) -> procrastinate.App:
@@ -30,6 +31,21 @@ def make_app(database_url: str, blueprints: dict[str, procrastinate.Blueprint]) 
 def install(app: Flask, database_url: str, blueprints: dict[str, procrastinate.Blueprint]) -> None:
     """Give the application its jobs; nothing connects before a worker runs."""
     app.extensions["tanpuhui_jobs"] = make_app(database_url, blueprints)
+
+
+def run_rounds(work: Callable[[Session], int], *, rounds_max: int, full_round: int = 1) -> int:
+    """Do `work` in transactions of its own until a round does less than a full one; how much was done in all.
+
+    What a job does is bounded twice: each round by `work` itself, and the rounds by `rounds_max`. What is left waits
+    for the job's next time.
+    """
+    total = 0
+    for _ in range(rounds_max):
+        done = run_transaction(work)
+        total += done
+        if done < full_round:
+            break
+    return total
 
 
 # Never opened: it writes on the connection that it is given. The worker's own connector is asynchronous once it is

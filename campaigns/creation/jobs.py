@@ -10,6 +10,7 @@ from campaigns.creation import notice, overdue, process
 from campaigns.creation.steps import Move
 from server.clock import now
 from server.database import run_transaction, transaction
+from server.jobs import run_rounds
 
 tasks = procrastinate.Blueprint()
 log = structlog.get_logger()
@@ -40,11 +41,7 @@ def run_daily(*, scheduled_at: int) -> dict[str, int]:
             if not moved:
                 break
     for name, work in (("overdue_told", overdue.tell_overdue), ("contacts_forgotten", notice.forget_contacts)):
-        for _ in range(ROUNDS_MAX):
-            count = run_transaction(partial(work, now=now()))
-            done[name] += count
-            if not count:
-                break
+        done[name] = run_rounds(partial(work, now=now()), rounds_max=ROUNDS_MAX)
     log.info("creation_daily", scheduled_at=scheduled_at, **done)
     return done
 

@@ -5,7 +5,7 @@ import structlog
 
 from points.ledger import entries
 from server.clock import now
-from server.database import run_transaction
+from server.jobs import run_rounds
 
 tasks = procrastinate.Blueprint()
 log = structlog.get_logger()
@@ -17,10 +17,5 @@ ROUNDS_MAX = 10_000  # × EXPIRY_BATCH lots: ten million in a night, then it goe
 @tasks.task(name="expire_lots", queueing_lock="expire-lots", pass_context=False)
 def expire_lots(timestamp: int) -> None:
     """Empty every lot whose last day is over, in small transactions."""
-    total = 0
-    for _ in range(ROUNDS_MAX):
-        emptied = run_transaction(lambda session: entries.expire(session, now=now()))
-        total += emptied
-        if not emptied:
-            break
+    total = run_rounds(lambda session: entries.expire(session, now=now()), rounds_max=ROUNDS_MAX)
     log.info("lots_expired", lots=total, scheduled_at=timestamp)

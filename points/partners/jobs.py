@@ -7,7 +7,7 @@ import structlog
 
 from points.partners import feed, sequences
 from server.clock import now
-from server.database import run_transaction
+from server.jobs import run_rounds
 
 tasks = procrastinate.Blueprint()
 log = structlog.get_logger()
@@ -19,11 +19,6 @@ ROUNDS_MAX = 1000
 @tasks.task(name="forget_old_batches", queueing_lock="forget-old-batches", pass_context=False)
 def forget_old_batches(timestamp: int) -> None:
     """Delete in small transactions until nothing old is left."""
-    total = 0
-    for forget in (feed.forget_old, sequences.forget_old):
-        for _ in range(ROUNDS_MAX):
-            deleted = run_transaction(partial(forget, now=now()))
-            total += deleted
-            if not deleted:
-                break
+    old = (feed.forget_old, sequences.forget_old)
+    total = sum(run_rounds(partial(forget, now=now()), rounds_max=ROUNDS_MAX) for forget in old)
     log.info("old_batches_forgotten", rows=total, scheduled_at=timestamp)

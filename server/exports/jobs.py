@@ -20,6 +20,7 @@ from server.exports.models import Export
 from server.exports.registry import Cell, desk
 from server.exports.writing import Written
 from server.files import store
+from server.jobs import run_rounds
 
 tasks = procrastinate.Blueprint()
 log = structlog.get_logger()
@@ -55,12 +56,7 @@ def run(export_id: str) -> None:
 @tasks.task(name="forget", queueing_lock="forget-exports", lock="forget-exports", pass_context=False)
 def forget(timestamp: int) -> None:
     """Delete the exports that have run out, and their files."""
-    forgotten = 0
-    for _ in range(ROUNDS_MAX):
-        deleted = run_transaction(lambda session: exports.forget_old(session, now=now()))
-        if deleted == 0:
-            break
-        forgotten += deleted
+    forgotten = run_rounds(lambda session: exports.forget_old(session, now=now()), rounds_max=ROUNDS_MAX)
     removed = store.sweep(store.EXPORTS, _kept, now=now())
     log.info("exports_forgotten", exports=forgotten, files=removed, scheduled_at=timestamp)
 

@@ -4,7 +4,7 @@ import procrastinate
 import structlog
 
 from server.clock import now
-from server.database import run_transaction
+from server.jobs import run_rounds
 from server.people import households
 
 tasks = procrastinate.Blueprint()
@@ -19,10 +19,9 @@ ROUNDS_MAX = 100
 @tasks.task(name="depart", queueing_lock="depart-households", lock="depart-households", pass_context=False)
 def depart(timestamp: int) -> None:
     """Let those who asked to leave their household go, once the day has ended."""
-    total = 0
-    for _ in range(ROUNDS_MAX):
-        gone = run_transaction(lambda session: households.depart(session, now=now()))
-        total += gone
-        if gone < households.DEPARTURES_AT_ONCE:
-            break
+    total = run_rounds(
+        lambda session: households.depart(session, now=now()),
+        rounds_max=ROUNDS_MAX,
+        full_round=households.DEPARTURES_AT_ONCE,
+    )
     log.info("departed", residents=total, scheduled_at=timestamp)

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 import procrastinate
+import pytest
 import sqlalchemy as sa
 from flask import Flask
 from sqlalchemy.orm import Session
@@ -65,3 +66,31 @@ def test_a_running_job_can_enqueue_another_in_its_own_transaction(
         db.engine.dispose()
 
     assert made == ["handed on"]
+
+
+@pytest.mark.parametrize(
+    ("rounds", "full_round", "total", "left"),
+    [
+        ([2, 3, 0, 9], 1, 5, [9]),  # a round that finds nothing is the last
+        ([5, 5, 4, 9], 5, 14, [9]),  # so is one that is not full
+        ([5, 5, 5, 5], 1, 15, [5]),  # and however much is left, three rounds are enough
+    ],
+)
+def test_a_job_works_in_rounds_until_one_is_not_full(
+    app: Flask, rounds: list[int], full_round: int, total: int, left: list[int]
+) -> None:
+    with app.app_context():
+        assert jobs.run_rounds(lambda _: rounds.pop(0), rounds_max=3, full_round=full_round) == total
+    assert rounds == left
+
+
+def test_each_round_is_a_transaction_of_its_own(app: Flask) -> None:
+    transactions: list[object] = []
+
+    def work(session: Session) -> int:
+        transactions.append(session.scalar(sa.text("SELECT pg_current_xact_id()::text")))
+        return 1
+
+    with app.app_context():
+        jobs.run_rounds(work, rounds_max=3)
+    assert len(set(transactions)) == 3

@@ -7,6 +7,7 @@ from flask import current_app
 from points.waste.drops import spot_checks
 from server.clock import now
 from server.database import run_transaction
+from server.jobs import run_rounds
 from server.settings import Settings
 
 tasks = procrastinate.Blueprint()
@@ -32,10 +33,5 @@ def draw_now() -> int:
 @tasks.task(name="expire_spot_checks", queueing_lock="expire-spot-checks", pass_context=False)
 def expire_spot_checks(timestamp: int) -> None:
     """Close in small transactions until none is late."""
-    total = 0
-    for _ in range(ROUNDS_MAX):
-        expired = run_transaction(lambda session: spot_checks.expire(session, now=now()))
-        total += expired
-        if not expired:
-            break
+    total = run_rounds(lambda session: spot_checks.expire(session, now=now()), rounds_max=ROUNDS_MAX)
     log.info("spot_checks_expired", checks=total, scheduled_at=timestamp)

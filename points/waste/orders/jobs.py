@@ -11,6 +11,7 @@ from points.waste.orders import addresses, orders, settling
 from points.waste.orders.steps import OrderState
 from server.clock import now
 from server.database import run_transaction, transaction
+from server.jobs import run_rounds
 
 tasks = procrastinate.Blueprint()
 log = structlog.get_logger()
@@ -31,12 +32,7 @@ def recycling_due(timestamp: int) -> None:
 @tasks.task(name="forget_addresses", queueing_lock="forget-addresses", pass_context=False)
 def forget_addresses(timestamp: int) -> None:
     """Forget the addresses of orders that ended long enough ago."""
-    total = 0
-    for _ in range(ROUNDS_MAX):
-        gone = run_transaction(lambda session: addresses.forget(session, now=now()))
-        total += gone
-        if not gone:
-            break
+    total = run_rounds(lambda session: addresses.forget(session, now=now()), rounds_max=ROUNDS_MAX)
     log.info("recycling_addresses_forgotten", rows=total, scheduled_at=timestamp)
 
 
