@@ -18,10 +18,10 @@ const FORMS = {
   station: ["回收站点", "collection point"],
 };
 const CATEGORIES = {
-  recyclable: ["可回收物", "recyclables"],
-  hazardous: ["有害垃圾", "hazardous"],
-  kitchen: ["厨余垃圾", "kitchen"],
-  residual: ["其他垃圾", "residual"],
+  recyclable: "可回收物",
+  hazardous: "有害垃圾",
+  kitchen: "厨余垃圾",
+  residual: "其他垃圾",
 };
 const TIME = new Intl.DateTimeFormat("zh-CN", { hour: "2-digit", minute: "2-digit", hour12: false, timeZone: "Asia/Shanghai" });
 const DATE = new Intl.DateTimeFormat("zh-CN", { month: "numeric", day: "numeric", weekday: "short", timeZone: "Asia/Shanghai" });
@@ -116,7 +116,7 @@ const invented = (is) => (is ? [element("p", "differs", "示范点位，并非�
 
 function site(each) {
   const [zh, en] = FORMS[each.form];
-  const takes = each.categories.map((code) => element("span", "", dot(code), CATEGORIES[code][0]));
+  const takes = each.categories.map((code) => element("span", "", dot(code), CATEGORIES[code]));
   return element(
     "li", "",
     element("h3", "", each.name, ...distance(each.distance_m)),

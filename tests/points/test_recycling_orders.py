@@ -637,10 +637,10 @@ def test_everything_in_the_catalogue_is_paid_by_the_rules_and_says_what_it_saves
 
 def test_a_catalogue_is_loaded_once_and_never_changed(session: Session, place: None) -> None:
     text = (FOLDER / "catalogue-2026.toml").read_text("utf-8")
-    assert materials.load(session, [materials.read_text("a", text)], now=now()) == []
+    assert materials.load(session, [materials.parse("a", text)], now=now()) == []
     with pytest.raises(CatalogueError, match="other content"):
         materials.load(
-            session, [materials.read_text("a", text.replace("confirm_days = 3", "confirm_days = 2"))], now=now()
+            session, [materials.parse("a", text.replace("confirm_days = 3", "confirm_days = 2"))], now=now()
         )
     for before, after in (
         ('unit = "piece"', 'unit = "jin"'),
@@ -653,7 +653,7 @@ def test_a_catalogue_is_loaded_once_and_never_changed(session: Session, place: N
     ):
         assert before in text
         with pytest.raises(CatalogueError):
-            materials.read_text("b", text.replace(before, after))
+            materials.parse("b", text.replace(before, after))
 
 
 def test_staff_keep_the_timetable_of_their_own_place(

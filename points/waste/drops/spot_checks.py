@@ -210,9 +210,8 @@ def answer(session: Session, actor: Actor, check_id: UUID, *, passed: bool, rema
 def _take_back(session: Session, check: SpotCheck, *, now: datetime) -> None:
     drop = (check.resident_id, check.activity_id)
     outcome = session.scalar(sa.select(Activity.outcome).where(Activity.resident_id == drop[0], Activity.id == drop[1]))
-    if outcome is Outcome.HELD and _refused(session, *drop, now=now):
-        pass
-    elif not _revoked(session, *drop, now=now):
+    refused = outcome is Outcome.HELD and _refused(session, *drop, now=now)
+    if not refused and not _revoked(session, *drop, now=now):
         return  # somebody refused it or took it back meanwhile
     title_zh, title_en = REASON_TEXTS[Reason.SPOT_CHECK_FAILED]
     notices.tell(

@@ -21,8 +21,7 @@ def load_recycling() -> None:
     folder = current_app.extensions["tanpuhui_settings"].district_folder
     try:
         files = materials.read_folder(folder)
-        written = folder / TIMETABLE_FILE
-        plans = timetable.read_timetable(written) if written.exists() else []
+        plans = timetable.read_timetable(folder / TIMETABLE_FILE)
         added = run_transaction(lambda session: materials.load(session, files, now=now()))
         planned = run_transaction(lambda session: timetable.load_timetable(session, plans, now=now()))
     except (CatalogueError, TimetableError) as error:

@@ -3,7 +3,6 @@
 import hashlib
 import json
 import re
-import tomllib
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -23,9 +22,10 @@ from points.waste.orders.models import (
     RecyclingEdition,
     Stream,
     Unit,
-    WasteCategory,
     WasteSubclass,
 )
+from points.waste.sites.models import Category
+from server.data_files import parse_toml, read_text
 from server.errors import Conflict
 from server.places.models import Confidence
 
@@ -93,18 +93,20 @@ class Catalogue:
 
 def read_folder(folder: Path) -> list[CatalogueFile]:
     """The files `catalogue-*.toml` of a district's data folder, the oldest first. Raises CatalogueError."""
-    found = [read_text(path.name, _text_of(path)) for path in sorted(folder.glob("catalogue-*.toml"))]
+    found = [read_file(path) for path in sorted(folder.glob("catalogue-*.toml"))]
     if not found:
         raise CatalogueError(f"{folder}: no catalogue-*.toml")
     return sorted(found, key=lambda each: each.head["valid_from"])
 
 
-def read_text(name: str, text: str) -> CatalogueFile:
+def read_file(path: Path) -> CatalogueFile:
     """Read and check one catalogue. Raises CatalogueError."""
-    try:
-        content = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise CatalogueError(f"{name}: {error}") from error
+    return parse(path.name, read_text(path, bytes_max=FILE_BYTES_MAX, fault=CatalogueError))
+
+
+def parse(name: str, text: str) -> CatalogueFile:
+    """Check the text of a catalogue; `name` is what the faults are told under. Raises CatalogueError."""
+    content = parse_toml(name, text, fault=CatalogueError)
     known = {*_HEAD, "valid_from", "orders", "subclasses", "materials"}
     if content.keys() ^ known:
         raise CatalogueError(f"{name}: missing or unknown: {', '.join(sorted(content.keys() ^ known))}")
@@ -173,15 +175,6 @@ def materials_of(session: Session, edition_id: str) -> dict[str, RecycledMateria
     return {row.code: row for row in session.scalars(wanted)}
 
 
-def _text_of(path: Path) -> str:
-    if path.stat().st_size > FILE_BYTES_MAX:
-        raise CatalogueError(f"{path.name}: larger than {FILE_BYTES_MAX} bytes")
-    try:
-        return path.read_text("utf-8")
-    except UnicodeDecodeError as error:
-        raise CatalogueError(f"{path.name}: {error}") from error
-
-
 def _texts(name: str, row: Any, lengths: Mapping[str, int]) -> dict[str, Any]:
     if not isinstance(row, dict):
         raise CatalogueError(f"{name}: a table is expected")
@@ -214,9 +207,9 @@ def _subclasses(name: str, rows: Any) -> tuple[dict[str, Any], ...]:
         made = _texts(name, row, _SUBCLASS)
         _only(name, row, _SUBCLASS.keys())
         _coded(name, made["code"], "[a-z][a-z0-9-]*")
-        found.append({**made, "category": _one_of(name, WasteCategory, made["category"]), "position": position})
+        found.append({**made, "category": _one_of(name, Category, made["category"]), "position": position})
     _unique(name, found)
-    if {row["category"] for row in found} != set(WasteCategory):
+    if {row["category"] for row in found} != set(Category):
         raise CatalogueError(f"{name}: each of the four categories wants a sub-class")
     return tuple(found)
 

@@ -12,6 +12,7 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Mapped, mapped_column
 
 from points.waste.orders.steps import OrderMove, OrderState, Party, moves_check
+from points.waste.sites.models import Category
 from server.database import Base, choice
 from server.places.models import Confidence
 
@@ -27,15 +28,6 @@ DAYS_MAX = 60  # single dates, and closed days, of a plan
 GROSS_G_MAX = 1_000_000
 REASON_LENGTH_MAX = 300
 ADDRESS_SEALED_BYTES_MAX = 2000
-
-
-class WasteCategory(enum.StrEnum):
-    """The four categories of GB/T 19095-2019."""
-
-    RECYCLABLE = "recyclable"
-    HAZARDOUS = "hazardous"
-    KITCHEN = "kitchen"
-    RESIDUAL = "residual"
 
 
 class Stream(enum.StrEnum):
@@ -129,7 +121,7 @@ class WasteSubclass(Base):
     edition_id: Mapped[str] = mapped_column(sa.String(40), sa.ForeignKey("recycling_edition.id"), primary_key=True)
     code: Mapped[str] = mapped_column(sa.String(40), primary_key=True)
     position: Mapped[int] = mapped_column(sa.SmallInteger)
-    category: Mapped[WasteCategory] = mapped_column(choice(WasteCategory, "category"))
+    category: Mapped[Category] = mapped_column(choice(Category, "category"))
     title_zh: Mapped[str] = mapped_column(sa.String(40))
     title_en: Mapped[str] = mapped_column(sa.String(60))
     source: Mapped[str] = mapped_column(sa.String(200))

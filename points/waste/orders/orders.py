@@ -4,7 +4,7 @@ Every move holds the order's row first, so of two people at once the second sees
 writes the move before the state, which a trigger insists on. What is weighed and paid is in `weighing` and `settling`.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from typing import Any
@@ -126,9 +126,7 @@ def request(session: Session, actor: Actor, wish: Wish, *, data_key: bytes, now:
     NoCatalogue.
     """
     edition = materials.edition_on(session, business_day(now))
-    home = session.scalar(sa.select(Resident.community_code).where(Resident.resident_id == actor.id))
-    if home is None:
-        raise HomeCommunityUnset
+    home = _home_of(session, actor.id)
     _require_known(session, edition, wish.announced)
     if (wish.way is Way.HOME) != (wish.doorstep is not None):
         raise InvalidRequest(errors=[{"pointer": "/address", "message": "For a call at home, and for that alone."}])
@@ -138,8 +136,7 @@ def request(session: Session, actor: Actor, wish: Wish, *, data_key: bytes, now:
         timetable.take_place(session, window.plan, wish.day)
     order = _order(actor.id, wish.way, window, edition, requested_by=actor.id, now=now)
     order.announced = list(dict.fromkeys(wish.announced))
-    # A call that nobody has accepted by its time will not come; a point or a stop waits to the end of its hours.
-    order.due_at = window.starts_at if wish.way is Way.HOME else _missed_from(window.ends_at, edition)
+    order.due_at = _expires_at(order, edition)
     if wish.doorstep is not None:
         order.address_sealed = addresses.sealed(data_key, order, wish.doorstep)
     session.add(order)
@@ -170,21 +167,11 @@ def receive(
     used = resident_codes.read_and_use(
         session, actor, text, purpose=CodePurpose.RECYCLING, site=place, data_key=data_key, now=now
     )
-    if session.scalar(sa.select(Resident.community_code).where(Resident.resident_id == used.resident_id)) is None:
-        raise HomeCommunityUnset
+    _home_of(session, used.resident_id)
     order = _order(used.resident_id, way, window, edition, requested_by=actor.id, now=now)
     session.add(order)
     session.flush()
-    return move(
-        session,
-        order,
-        OrderMove.ACCEPT,
-        Party.COLLECTOR,
-        by=actor,
-        now=now,
-        collector_id=actor.id,
-        due_at=_forgotten_from(order),
-    )
+    return _take_on(session, order, actor, now=now)
 
 
 def accept(session: Session, actor: Actor, order_id: UUID, *, now: datetime) -> RecyclingOrder:
@@ -192,29 +179,32 @@ def accept(session: Session, actor: Actor, order_id: UUID, *, now: datetime) -> 
 
     Raises NotFound outside the scope, OrderMoveRefused, StaffUnlinked, ServesOwnHousehold.
     """
-    order = _for_collector(session, actor, order_id, held=True)
+    order = collectors_order(session, actor, order_id, held=True)
     if order.state is not OrderState.REQUESTED or (order.due_at is not None and order.due_at <= now):
         raise OrderMoveRefused(state=order.state.value)
     staff_links.require_may_serve(session, actor.id, order.resident_id, now=now)
-    move(
+    _take_on(session, order, actor, now=now)
+    tell_resident(session, order, "回收订单已接单", "your recycling order was accepted", now=now)
+    return order
+
+
+def _take_on(session: Session, order: RecyclingOrder, collector: Actor, *, now: datetime) -> RecyclingOrder:
+    return move(
         session,
         order,
         OrderMove.ACCEPT,
         Party.COLLECTOR,
-        by=actor,
+        by=collector,
         now=now,
-        collector_id=actor.id,
+        collector_id=collector.id,
         due_at=_forgotten_from(order),
     )
-    _tell_resident(session, order, "回收订单已接单", "your recycling order was accepted", now=now)
-    return order
 
 
 def hand_back(session: Session, actor: Actor, order_id: UUID, *, reason: str, now: datetime) -> RecyclingOrder:
     """Give an accepted order back for a colleague to take on. Raises NotFound, OrderMoveRefused, ReasonRequired."""
-    order = _own_as_collector(session, actor, order_id)
-    edition = edition_of(session, order)
-    due_at = order.starts_at if order.way is Way.HOME else _missed_from(order.ends_at, edition)
+    order = own_as_collector(session, actor, order_id)
+    due_at = _expires_at(order, edition_of(session, order))
     if due_at <= now:
         raise OrderMoveRefused(state=order.state.value)
     move(
@@ -228,7 +218,7 @@ def hand_back(session: Session, actor: Actor, order_id: UUID, *, reason: str, no
         collector_id=None,
         due_at=due_at,
     )
-    _tell_resident(
+    tell_resident(
         session, order, "回收员退回了订单, 等待其他回收员接单", "your order waits for another collector", now=now
     )
     return order
@@ -239,11 +229,11 @@ def depart(session: Session, actor: Actor, order_id: UUID, *, now: datetime) -> 
 
     Raises NotFound, OrderMoveRefused.
     """
-    order = _own_as_collector(session, actor, order_id)
+    order = own_as_collector(session, actor, order_id)
     if business_day(now) < order.day:
         raise OrderMoveRefused(state=order.state.value, move=OrderMove.DEPART.value)
     move(session, order, OrderMove.DEPART, Party.COLLECTOR, by=actor, now=now)
-    _tell_resident(session, order, "回收员已出发", "the collector is on the way", now=now)
+    tell_resident(session, order, "回收员已出发", "the collector is on the way", now=now)
     return order
 
 
@@ -253,14 +243,13 @@ def cancel(session: Session, actor: Actor, order_id: UUID, *, reason: str, now: 
     Raises NotFound, OrderMoveRefused, CancelTooLate, ReasonRequired.
     """
     order = own_order(session, actor, order_id, held=True)
-    _require_move(order, OrderMove.CANCEL, Party.RESIDENT)
+    require_move(order, OrderMove.CANCEL, Party.RESIDENT)
     edition = edition_of(session, order)
     notice = timedelta(minutes=edition.cancel_minutes if order.state is OrderState.ACCEPTED else 0)
     if now > (order.starts_at - notice if order.way is Way.HOME else order.ends_at):
         raise CancelTooLate
     move(session, order, OrderMove.CANCEL, Party.RESIDENT, by=actor, reason=_required(reason), now=now)
-    if order.collector_id is not None:
-        _tell_collector(session, order, "居民取消了回收订单", "a recycling order was cancelled", now=now)
+    tell_collector(session, order, "居民取消了回收订单", "a recycling order was cancelled", now=now)
     return order
 
 
@@ -268,12 +257,12 @@ def cancel_as_collector(
     session: Session, actor: Actor, order_id: UUID, *, reason: str, now: datetime
 ) -> RecyclingOrder:
     """Cancel what one has accepted, until its window is over. Raises NotFound, OrderMoveRefused, CancelTooLate."""
-    order = _own_as_collector(session, actor, order_id)
-    _require_move(order, OrderMove.CANCEL, Party.COLLECTOR)
+    order = own_as_collector(session, actor, order_id)
+    require_move(order, OrderMove.CANCEL, Party.COLLECTOR)
     if now > order.ends_at:
         raise CancelTooLate
     move(session, order, OrderMove.CANCEL, Party.COLLECTOR, by=actor, reason=_required(reason), now=now)
-    _tell_resident(session, order, "回收员取消了订单", "the collector cancelled your recycling order", now=now)
+    tell_resident(session, order, "回收员取消了订单", "the collector cancelled your recycling order", now=now)
     return order
 
 
@@ -283,11 +272,11 @@ def report_collector_missed(session: Session, actor: Actor, order_id: UUID, *, n
     Raises NotFound, OrderMoveRefused, NotMissedYet.
     """
     order = own_order(session, actor, order_id, held=True)
-    _require_move(order, OrderMove.MISS, Party.RESIDENT)
+    require_move(order, OrderMove.MISS, Party.RESIDENT)
     if now < _missed_from(order.ends_at, edition_of(session, order)):
         raise NotMissedYet
     move(session, order, OrderMove.MISS, Party.RESIDENT, by=actor, now=now)
-    _tell_collector(session, order, "居民反映您未到场", "a resident says that you did not come", now=now)
+    tell_collector(session, order, "居民反映您未到场", "a resident says that you did not come", now=now)
     return order
 
 
@@ -298,15 +287,15 @@ def report_resident_missed(session: Session, actor: Actor, order_id: UUID, *, no
 
     Raises NotFound, OrderMoveRefused, NotMissedYet.
     """
-    order = _own_as_collector(session, actor, order_id)
-    _require_move(order, OrderMove.MISS, Party.COLLECTOR)
+    order = own_as_collector(session, actor, order_id)
+    require_move(order, OrderMove.MISS, Party.COLLECTOR)
     if order.channel == "offline":
         raise OrderMoveRefused(state=order.state.value, move=OrderMove.MISS.value)
     expected_by = order.starts_at if order.way is Way.HOME else order.ends_at
     if now < _missed_from(expected_by, edition_of(session, order)):
         raise NotMissedYet
     move(session, order, OrderMove.MISS, Party.COLLECTOR, by=actor, now=now)
-    _tell_resident(session, order, "回收员到场未能见到您", "the collector came and did not meet you", now=now)
+    tell_resident(session, order, "回收员到场未能见到您", "the collector came and did not meet you", now=now)
     return order
 
 
@@ -328,11 +317,11 @@ def lapse(session: Session, order: RecyclingOrder, *, now: datetime) -> None:
     """Make the clock's move on a held order that nobody accepted, or to which nobody came."""
     if order.state is OrderState.REQUESTED:
         move(session, order, OrderMove.EXPIRE, Party.CLOCK, by=None, now=now)
-        _tell_resident(session, order, "回收订单无人接单, 已失效", "nobody accepted your recycling order", now=now)
+        tell_resident(session, order, "回收订单无人接单, 已失效", "nobody accepted your recycling order", now=now)
         return
     move(session, order, OrderMove.MISS, Party.CLOCK, by=None, now=now)
-    _tell_resident(session, order, "回收员未到场, 订单已关闭", "the collector did not come", now=now)
-    _tell_collector(session, order, "回收订单逾期未完成", "you did not finish a recycling order", now=now)
+    tell_resident(session, order, "回收员未到场, 订单已关闭", "the collector did not come", now=now)
+    tell_collector(session, order, "回收订单逾期未完成", "you did not finish a recycling order", now=now)
 
 
 # Reading
@@ -340,9 +329,7 @@ def lapse(session: Session, order: RecyclingOrder, *, now: datetime) -> None:
 
 def own_order(session: Session, actor: Actor, order_id: UUID, *, held: bool = False) -> RecyclingOrder:
     """The actor's own order. Raises NotFound."""
-    return (
-        hold(session, actor.id, order_id) if held else _one(session, RecyclingOrder.resident_id == actor.id, order_id)
-    )
+    return _one(session, RecyclingOrder.resident_id == actor.id, order_id, held=held)
 
 
 def hold(session: Session, resident_id: UUID, order_id: UUID) -> RecyclingOrder:
@@ -350,14 +337,26 @@ def hold(session: Session, resident_id: UUID, order_id: UUID) -> RecyclingOrder:
     return _one(session, RecyclingOrder.resident_id == resident_id, order_id, held=True)
 
 
-def collectors_order(session: Session, actor: Actor, order_id: UUID) -> RecyclingOrder:
+def collectors_order(session: Session, actor: Actor, order_id: UUID, *, held: bool = False) -> RecyclingOrder:
     """An order that the collector has, or could take on: requested in their scope. Raises NotFound."""
-    return _for_collector(session, actor, order_id, held=False)
+    found = _one(session, sa.true(), order_id, held=held)
+    if found.collector_id != actor.id:
+        actor.require_cover(found.community_code)
+        if found.state is not OrderState.REQUESTED:
+            raise NotFound  # a colleague's
+    return found
 
 
 def own_as_collector(session: Session, actor: Actor, order_id: UUID) -> RecyclingOrder:
     """The order that the collector has taken on, its row locked. Raises NotFound."""
-    return _own_as_collector(session, actor, order_id)
+    return _one(session, RecyclingOrder.collector_id == actor.id, order_id, held=True)
+
+
+def disputed_order(session: Session, actor: Actor, order_id: UUID, *, held: bool = False) -> RecyclingOrder:
+    """An order inside the actor's scope that is, or was, disputed. Raises NotFound."""
+    found = _one(session, RecyclingOrder.case_id.is_not(None), order_id, held=held)
+    actor.require_cover(found.community_code)
+    return found
 
 
 def own_orders(session: Session, actor: Actor, *, limit: int, cursor: str | None) -> Page[RecyclingOrder]:
@@ -399,6 +398,13 @@ def edition_of(session: Session, order: RecyclingOrder) -> RecyclingEdition:
     return session.get_one(RecyclingEdition, order.edition_id)
 
 
+def place_of(session: Session, order: RecyclingOrder) -> CollectionPlan | Site:
+    """Where an order happens, for people to read; the hours of calls at homes have no address."""
+    if order.plan_id is not None:
+        return session.get_one(CollectionPlan, order.plan_id)
+    return session.get_one(Site, order.site_code)
+
+
 def place_refusal(session: Session, order: RecyclingOrder, at: datetime) -> Reason | None:
     """Why what is weighed at a collection point at this instant is recorded and not paid; None when it is paid."""
     if order.site_code is None:
@@ -437,14 +443,15 @@ def move_decided(
     return _move(session, order, OrderMove.DECIDE, Party.REVIEWER, moved_by=reviewer_id, reason=reason, now=now)
 
 
-def tell_resident(session: Session, order: RecyclingOrder, words: tuple[str, str], *, now: datetime) -> None:
+def tell_resident(session: Session, order: RecyclingOrder, zh: str, en: str, *, now: datetime) -> None:
     """Tell the order's resident something about it, in Chinese and English."""
-    _tell_resident(session, order, *words, now=now)
+    _tell(session, order.resident_id, order, zh, en, now=now)
 
 
-def tell_collector(session: Session, order: RecyclingOrder, words: tuple[str, str], *, now: datetime) -> None:
-    """Tell the order's collector something about it, in Chinese and English."""
-    _tell_collector(session, order, *words, now=now)
+def tell_collector(session: Session, order: RecyclingOrder, zh: str, en: str, *, now: datetime) -> None:
+    """Tell the order's collector, if it has one, something about it, in Chinese and English."""
+    if order.collector_id is not None:
+        _tell(session, order.collector_id, order, zh, en, now=now)
 
 
 def _move(
@@ -458,7 +465,7 @@ def _move(
     now: datetime,
     **values: Any,
 ) -> RecyclingOrder:
-    after = _require_move(order, step, party)
+    after = require_move(order, step, party)
     position = order.moves + 1
     session.execute(
         insert(RecyclingMove).values(
@@ -497,7 +504,8 @@ def _move(
     return moved
 
 
-def _require_move(order: RecyclingOrder, step: OrderMove, party: Party) -> OrderState:
+def require_move(order: RecyclingOrder, step: OrderMove, party: Party) -> OrderState:
+    """The state that a move leads to. Raises OrderMoveRefused for one that is not in the table."""
     after = MOVES.get((order.state, step, party))
     if after is None:
         raise OrderMoveRefused(state=order.state.value, move=step.value)
@@ -565,6 +573,14 @@ def _stop_now(plan: CollectionPlan, edition: RecyclingEdition, *, now: datetime)
     return _Window(plan.division, None, plan, starts_at, ends_at)
 
 
+def _home_of(session: Session, resident_id: UUID) -> str:
+    """The community of a resident. Raises HomeCommunityUnset."""
+    home = session.scalar(sa.select(Resident.community_code).where(Resident.resident_id == resident_id))
+    if home is None:
+        raise HomeCommunityUnset
+    return home
+
+
 def _require_point(site: Site) -> None:
     if site.kind is not SiteKind.COLLECTION_POINT:
         raise NotFound
@@ -600,6 +616,11 @@ def _missed_from(at: datetime, edition: RecyclingEdition) -> datetime:
     return at + timedelta(minutes=edition.grace_minutes)
 
 
+def _expires_at(order: RecyclingOrder, edition: RecyclingEdition) -> datetime:
+    """When an order that nobody has accepted will not come about: a call at its time, others after their hours."""
+    return order.starts_at if order.way is Way.HOME else _missed_from(order.ends_at, edition)
+
+
 def _forgotten_from(order: RecyclingOrder) -> datetime:
     """When an accepted order that nobody spoke of again is closed: with the end of the day after it."""
     return day_start(order.day + timedelta(days=2))
@@ -609,19 +630,6 @@ def _required(reason: str) -> str:
     if not reason.strip():
         raise ReasonRequired
     return reason.strip()
-
-
-def _for_collector(session: Session, actor: Actor, order_id: UUID, *, held: bool) -> RecyclingOrder:
-    found = _one(session, sa.true(), order_id, held=held)
-    if found.collector_id != actor.id:
-        actor.require_cover(found.community_code)
-        if found.state is not OrderState.REQUESTED:
-            raise NotFound  # a colleague's
-    return found
-
-
-def _own_as_collector(session: Session, actor: Actor, order_id: UUID) -> RecyclingOrder:
-    return _one(session, RecyclingOrder.collector_id == actor.id, order_id, held=True)
 
 
 def _one(session: Session, whose: sa.ColumnElement[bool], order_id: UUID, *, held: bool = False) -> RecyclingOrder:
@@ -643,57 +651,13 @@ def _listed(
     return page_of(session.scalars(query).all(), limit, lambda row: (row.id,))
 
 
-def _tell_resident(session: Session, order: RecyclingOrder, zh: str, en: str, *, now: datetime) -> None:
-    _tell(session, order.resident_id, order, f"{order.day.month}月{order.day.day}日: {zh}", en, now=now)
-
-
-def _tell_collector(session: Session, order: RecyclingOrder, zh: str, en: str, *, now: datetime) -> None:
-    if order.collector_id is not None:
-        _tell(session, order.collector_id, order, f"{order.day.month}月{order.day.day}日: {zh}", en, now=now)
-
-
 def _tell(session: Session, person: UUID, order: RecyclingOrder, zh: str, en: str, *, now: datetime) -> None:
     tell(
         session,
         [person],
         kind="recycling-order",
         subject=f"recycling-order:{order.id}",
-        title_zh=zh,
+        title_zh=f"{order.day.month}月{order.day.day}日: {zh}",
         title_en=f"{order.day.isoformat()}: {en}",
         now=now,
     )
-
-
-# What is shown of a place
-
-
-@dataclass(frozen=True, slots=True)
-class Place:
-    """Where an order happens, for people to read; a call at home has no address here."""
-
-    code: str
-    name: str
-    address: str | None
-
-
-def places_of(session: Session, found: Sequence[RecyclingOrder]) -> Mapping[UUID, Place]:
-    """The places of some orders, by order."""
-    plans = {
-        row.id: row
-        for row in session.scalars(
-            sa.select(CollectionPlan).where(CollectionPlan.id.in_({order.plan_id for order in found}))
-        )
-    }
-    sites = {
-        row.code: row
-        for row in session.scalars(sa.select(Site).where(Site.code.in_({order.site_code for order in found})))
-    }
-    places = {}
-    for order in found:
-        if order.plan_id is not None:
-            plan = plans[order.plan_id]
-            places[order.id] = Place(plan.code, plan.name, plan.address)
-        elif order.site_code is not None:
-            site = sites[order.site_code]
-            places[order.id] = Place(site.code, site.name, site.address)
-    return places

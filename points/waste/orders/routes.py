@@ -13,16 +13,17 @@ from points.waste.orders.addresses import Doorstep
 from points.waste.orders.models import (
     ANNOUNCED_MAX,
     REASON_LENGTH_MAX,
+    CollectionPlan,
     PlanKind,
     RecyclingOrder,
     Stream,
     Unit,
-    WasteCategory,
     Way,
 )
 from points.waste.orders.orders import Wish
 from points.waste.orders.steps import OrderMove, OrderState, Party
 from points.waste.orders.timetable import AHEAD_DAYS_MAX, VISITS_MAX, Visit
+from points.waste.sites.models import Category, Site
 from server.access import Permission, actor, public, require
 from server.api import Blueprint, page_schema
 from server.clock import business_day, now
@@ -51,7 +52,7 @@ class SubclassView(ma.Schema):
     """One sub-class of one of the four categories."""
 
     code = ma.fields.String(required=True)
-    category = ma.fields.Enum(WasteCategory, by_value=True, required=True)
+    category = ma.fields.Enum(Category, by_value=True, required=True)
     title_zh = ma.fields.String(required=True)
     title_en = ma.fields.String(required=True)
     source = ma.fields.String(required=True)
@@ -282,7 +283,7 @@ class WholeOrder:
     """An order with everything that its reader may see."""
 
     order: RecyclingOrder
-    place: orders.Place
+    place: CollectionPlan | Site
     slips: list[slips.SlipSheet]
     moves: Any
     paid: list[settling.Paid]
@@ -302,11 +303,11 @@ class WholeOrder:
         return getattr(self.order, name)
 
 
-def whole(session: Session, order: RecyclingOrder, *, doorstep: Doorstep | None) -> WholeOrder:
-    """An order with its place, slips, moves and points."""
+def whole(session: Session, order: RecyclingOrder, *, doorstep: Doorstep | None = None) -> WholeOrder:
+    """An order with its place, slips, moves and points; without the address, unless it is given."""
     return WholeOrder(
         order=order,
-        place=orders.places_of(session, [order])[order.id],
+        place=orders.place_of(session, order),
         slips=slips.of_order(session, order),
         moves=orders.moves_of(session, order),
         paid=settling.paid_for(session, order),
@@ -352,7 +353,7 @@ def request_order(entry: dict[str, Any]) -> WholeOrder:
 
     def work(session: Session) -> WholeOrder:
         made = orders.request(session, actor(), wish, data_key=data_key(), now=now())
-        return whole(session, made, doorstep=None)
+        return whole(session, made)
 
     return run_transaction(work)
 
@@ -373,7 +374,8 @@ def list_own_orders(query: dict[str, Any]) -> Page[RecyclingOrder]:
 def read_own_order(order_id: UUID) -> WholeOrder:
     """回收订单详情与称重单. One's own order with its slips."""
     with transaction() as session:
-        return _own(session, orders.own_order(session, actor(), order_id))
+        order = orders.own_order(session, actor(), order_id)
+        return whole(session, order, doorstep=addresses.opened(data_key(), order))
 
 
 @blueprint.post("/me/recycling/orders/<uuid:order_id>/cancellation")
@@ -384,7 +386,7 @@ def read_own_order(order_id: UUID) -> WholeOrder:
 def cancel_own_order(entry: dict[str, Any], order_id: UUID) -> WholeOrder:
     """取消订单. Cancel before the deadline."""
     return run_transaction(
-        lambda session: _moved(session, orders.cancel(session, actor(), order_id, **entry, now=now()))
+        lambda session: whole(session, orders.cancel(session, actor(), order_id, **entry, now=now()))
     )
 
 
@@ -396,7 +398,7 @@ def cancel_own_order(entry: dict[str, Any], order_id: UUID) -> WholeOrder:
 def confirm_own_order(entry: dict[str, Any], order_id: UUID) -> WholeOrder:
     """确认称重单. Confirm the weighing slip, and be paid."""
     return run_transaction(
-        lambda session: _moved(session, settling.confirm(session, actor(), order_id, **entry, now=now()))
+        lambda session: whole(session, settling.confirm(session, actor(), order_id, **entry, now=now()))
     )
 
 
@@ -408,7 +410,7 @@ def confirm_own_order(entry: dict[str, Any], order_id: UUID) -> WholeOrder:
 def dispute_own_order(entry: dict[str, Any], order_id: UUID) -> WholeOrder:
     """对称重单提出异议. Dispute the weighing slip: a person decides."""
     return run_transaction(
-        lambda session: _moved(session, settling.dispute(session, actor(), order_id, **entry, now=now()))
+        lambda session: whole(session, settling.dispute(session, actor(), order_id, **entry, now=now()))
     )
 
 
@@ -419,13 +421,5 @@ def dispute_own_order(entry: dict[str, Any], order_id: UUID) -> WholeOrder:
 def report_collector_no_show(order_id: UUID) -> WholeOrder:
     """反映回收员未到场. Say that nobody came."""
     return run_transaction(
-        lambda session: _moved(session, orders.report_collector_missed(session, actor(), order_id, now=now()))
+        lambda session: whole(session, orders.report_collector_missed(session, actor(), order_id, now=now()))
     )
-
-
-def _moved(session: Session, order: RecyclingOrder) -> WholeOrder:
-    return whole(session, order, doorstep=None)
-
-
-def _own(session: Session, order: RecyclingOrder) -> WholeOrder:
-    return whole(session, order, doorstep=addresses.opened(data_key(), order))

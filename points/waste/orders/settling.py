@@ -21,13 +21,13 @@ from points.review import cases
 from points.review.kinds import Decision, Kind
 from points.review.models import Case, CaseKind, Verdict
 from points.waste.orders import materials, orders, slips
-from points.waste.orders.models import CollectionPlan, RecyclingOrder
+from points.waste.orders.models import RecyclingOrder, Way
 from points.waste.orders.orders import OrderMoveRefused
 from points.waste.orders.slips import Line, SlipSheet
-from points.waste.orders.steps import MOVES, OrderMove, OrderState, Party
+from points.waste.orders.steps import OrderMove, OrderState, Party
 from server import audit
 from server.access import Actor
-from server.errors import Conflict, Forbidden, NotFound, ReasonRequired
+from server.errors import Conflict, Forbidden, ReasonRequired
 from server.people import staff_links
 
 SOURCE = "recycling-order"
@@ -88,15 +88,15 @@ class Paid:
 def confirm(session: Session, actor: Actor, order_id: UUID, *, slip: str, now: datetime) -> RecyclingOrder:
     """Confirm the slip of this number as the resident, and be paid. Raises NotFound, OrderMoveRefused, SlipOutdated."""
     order = orders.own_order(session, actor, order_id, held=True)
-    _require_current(session, order, OrderMove.CONFIRM, slip)
+    sheets = _require_current(session, order, OrderMove.CONFIRM, slip)
     orders.move(session, order, OrderMove.CONFIRM, Party.RESIDENT, by=actor, now=now, due_at=None)
-    return _settle(session, order, now=now)
+    return _settle(session, order, sheets, now=now)
 
 
 def confirm_by_silence(session: Session, order: RecyclingOrder, *, now: datetime) -> RecyclingOrder:
     """Settle a held order whose resident has said nothing for as long as the terms give."""
     orders.move(session, order, OrderMove.CONFIRM, Party.CLOCK, by=None, now=now, due_at=None)
-    return _settle(session, order, now=now)
+    return _settle(session, order, slips.of_order(session, order), now=now)
 
 
 def dispute(session: Session, actor: Actor, order_id: UUID, *, slip: str, reason: str, now: datetime) -> RecyclingOrder:
@@ -105,10 +105,10 @@ def dispute(session: Session, actor: Actor, order_id: UUID, *, slip: str, reason
     Raises NotFound, OrderMoveRefused, SlipOutdated, ReasonRequired.
     """
     order = orders.own_order(session, actor, order_id, held=True)
-    sheet = _require_current(session, order, OrderMove.DISPUTE, slip)
+    sheets = _require_current(session, order, OrderMove.DISPUTE, slip)
     if not reason.strip():
         raise ReasonRequired
-    claims = claims_of(session, order, sheet, at=_weighed_at(session, order), hold=Reason.WEIGHING_DISPUTED, now=now)
+    claims = claims_of(session, order, sheets, at=slips.weighed_at(sheets), hold=Reason.WEIGHING_DISPUTED, now=now)
     award(session, claims, now=now)
     case_id = cases.open_case(
         session,
@@ -119,7 +119,7 @@ def dispute(session: Session, actor: Actor, order_id: UUID, *, slip: str, reason
         community_code=order.community_code,
         reason=Reason.WEIGHING_DISPUTED.value,
         points=sum(each.priced_points for each in _activities(session, order)),
-        detail={"order": str(order.id), "slip": sheet.slip.number},
+        detail={"order": str(order.id), "slip": slip},
         now=now,
     )
     orders.move(
@@ -133,16 +133,11 @@ def dispute(session: Session, actor: Actor, order_id: UUID, *, slip: str, reason
         due_at=None,
         case_id=case_id,
     )
-    orders.tell_collector(session, order, ("居民对称重单有异议", "a resident disputes your weighing slip"), now=now)
+    orders.tell_collector(session, order, "居民对称重单有异议", "a resident disputes your weighing slip", now=now)
     return order
 
 
 # By reviewers
-
-
-def disputed_order(session: Session, actor: Actor, order_id: UUID) -> RecyclingOrder:
-    """An order inside the actor's scope that is, or was, disputed. Raises NotFound."""
-    return _disputed(session, actor, order_id, held=False)
 
 
 def correct(
@@ -153,7 +148,7 @@ def correct(
     Raises NotFound, OrderMoveRefused, SlipRefused, ReasonRequired, TooManySlips, DecidesOwnWeighing, StaffUnlinked,
     ServesOwnHousehold.
     """
-    order = _disputed(session, actor, order_id, held=True)
+    order = orders.disputed_order(session, actor, order_id, held=True)
     if order.state is not OrderState.DISPUTED:
         raise OrderMoveRefused(state=order.state.value)
     if order.collector_id in staff_links.accounts_of(session, actor.id):
@@ -161,27 +156,24 @@ def correct(
     if not reason.strip():
         raise ReasonRequired
     staff_links.require_may_serve(session, actor.id, order.resident_id, now=now)
-    edition = orders.edition_of(session, order)
-    known = materials.materials_of(session, edition.id)
-    slips.require_sound(lines, known, edition)
-    sheet = slips.make(session, order, lines, known, scale=None, reason=reason.strip(), made_by=actor.id, now=now)
+    sheet = slips.make(session, order, lines, scale=None, reason=reason.strip(), made_by=actor.id, now=now)
     session.execute(
         sa.update(RecyclingOrder)
         .where(RecyclingOrder.resident_id == order.resident_id, RecyclingOrder.id == order.id)
         .values(slips=sheet.slip.position)
         .execution_options(synchronize_session="fetch")
     )
-    _raise_stake(session, order, sheet, now=now)
+    _raise_stake(session, order, now=now)
     audit.record(session, actor, "recycling.correct", f"recycling-order:{order.id}", now=now, slip=sheet.slip.number)
     return sheet
 
 
-def _raise_stake(session: Session, order: RecyclingOrder, sheet: SlipSheet, *, now: datetime) -> None:
+def _raise_stake(session: Session, order: RecyclingOrder, *, now: datetime) -> None:
     """The case was opened with the first slip's worth; what one person corrects it to may take two to pay."""
     if order.case_id is None:
         return
     tariffs = pricing.current(session)
-    claims = claims_of(session, order, sheet, at=now, hold=None, now=now)
+    claims = claims_of(session, order, slips.of_order(session, order), at=now, hold=None, now=now)
     worth = sum(pricing.price(tariffs, each, 0, now=now).priced_points for each in claims)
     cases.raise_stake(session, order.resident_id, order.case_id, worth, now=now)
 
@@ -213,7 +205,7 @@ def decide(session: Session, case: Case, decision: Decision, now: datetime) -> N
         else:
             awards.append(releasing.release(session, order.resident_id, held.id, now=now))
     if granted:
-        claims = claims_of(session, order, sheets[-1], at=now, hold=None, now=now)
+        claims = claims_of(session, order, sheets, at=now, hold=None, now=now)
         awards += award(session, claims, now=now)
     orders.move_decided(session, order, decision.decided_by, reason=decision.reason, now=now)
     _tell_settled(session, order, awards, now=now)
@@ -221,8 +213,6 @@ def decide(session: Session, case: Case, decision: Decision, now: datetime) -> N
 
 KIND = Kind(
     code=CaseKind.RECYCLING_DISPUTE,
-    title_zh="回收称重争议",
-    title_en="Disputed weighing",
     on_decision=decide,
     told={
         Verdict.GRANTED: ("称重争议: 已按更正后的称重单结算", "Disputed weighing: settled by the corrected slip"),
@@ -237,22 +227,24 @@ KIND = Kind(
 def claims_of(
     session: Session,
     order: RecyclingOrder,
-    sheet: SlipSheet,
+    sheets: Sequence[SlipSheet],
     *,
     at: datetime,
     hold: Reason | None,
     now: datetime,
 ) -> list[Claim]:
-    """The claims of a slip, dated `at`: one for each line that was weighed, one for each piece that was counted.
+    """The claims of the last slip, dated `at`: one for each line that was weighed, one for each piece that was counted.
 
     A member of staff vouches for them, so they count to what one may confirm in a day. Whether a point was open is
     asked of the weighing, whatever they are dated: whoever corrects a slip does so in office hours.
     """
     known = materials.materials_of(session, order.edition_id)
-    site = order.site_code or _plan_code(session, order)
-    refusal = orders.place_refusal(session, order, _weighed_at(session, order))
+    # A home is no site that many people share.
+    site = None if order.way is Way.HOME else orders.place_of(session, order).code
+    refusal = orders.place_refusal(session, order, slips.weighed_at(sheets))
+    last = sheets[-1]
     made = []
-    for item in sheet.items:
+    for item in last.items:
         for piece in range(1, (item.pieces or 1) + 1):
             made.append(
                 Claim(
@@ -261,7 +253,7 @@ def claims_of(
                     mode=known[item.material].mode,
                     grade=Grade.STAFF_CONFIRMED,
                     source=SOURCE,
-                    external_id=external_id(order.id, sheet.slip.position, item.item, piece if item.pieces else None),
+                    external_id=external_id(order.id, last.slip.position, item.item, piece if item.pieces else None),
                     started_at=at,
                     ended_at=at,
                     received_at=now,
@@ -300,9 +292,8 @@ def paid_for(session: Session, order: RecyclingOrder) -> list[Paid]:
     return found
 
 
-def _settle(session: Session, order: RecyclingOrder, *, now: datetime) -> RecyclingOrder:
-    sheet = slips.of_order(session, order)[-1]
-    claims = claims_of(session, order, sheet, at=_weighed_at(session, order), hold=None, now=now)
+def _settle(session: Session, order: RecyclingOrder, sheets: Sequence[SlipSheet], *, now: datetime) -> RecyclingOrder:
+    claims = claims_of(session, order, sheets, at=slips.weighed_at(sheets), hold=None, now=now)
     awards = award(session, claims, now=now)
     orders.move(session, order, OrderMove.SETTLE, Party.CLOCK, by=None, now=now)
     _tell_settled(session, order, awards, now=now)
@@ -311,29 +302,17 @@ def _settle(session: Session, order: RecyclingOrder, *, now: datetime) -> Recycl
 
 def _tell_settled(session: Session, order: RecyclingOrder, awards: Sequence[Award], *, now: datetime) -> None:
     points = sum(each.points for each in awards)
-    words = (f"回收订单已结算, 获得 {points} 积分", f"your recycling order is settled: {points} points")
-    orders.tell_resident(session, order, words, now=now)
+    zh, en = f"回收订单已结算, 获得 {points} 积分", f"your recycling order is settled: {points} points"
+    orders.tell_resident(session, order, zh, en, now=now)
 
 
-def _require_current(session: Session, order: RecyclingOrder, step: OrderMove, number: str) -> SlipSheet:
-    """The slip that counts, if it is the one that the resident saw."""
-    if (order.state, step, Party.RESIDENT) not in MOVES:
-        raise OrderMoveRefused(state=order.state.value, move=step.value)
-    sheet = slips.of_order(session, order)[-1]
-    if sheet.slip.number != number:
-        raise SlipOutdated(slip=sheet.slip.number)
-    return sheet
-
-
-def _weighed_at(session: Session, order: RecyclingOrder) -> datetime:
-    """When the goods were handed over: at the first weighing, whatever was corrected since."""
-    return slips.of_order(session, order)[0].slip.made_at
-
-
-def _plan_code(session: Session, order: RecyclingOrder) -> str | None:
-    """The stop's code; a home is no site that many people share."""
-    plan = None if order.plan_id is None else session.get(CollectionPlan, order.plan_id)
-    return plan.code if plan is not None and plan.kind == "stop" else None
+def _require_current(session: Session, order: RecyclingOrder, step: OrderMove, number: str) -> list[SlipSheet]:
+    """The slips of an order, if the last one, which counts, is the one that the resident saw."""
+    orders.require_move(order, step, Party.RESIDENT)
+    sheets = slips.of_order(session, order)
+    if sheets[-1].slip.number != number:
+        raise SlipOutdated(slip=sheets[-1].slip.number)
+    return sheets
 
 
 def _of_order(order: RecyclingOrder) -> tuple[sa.ColumnElement[bool], ...]:
@@ -348,14 +327,3 @@ def _activities(session: Session, order: RecyclingOrder) -> Sequence[Activity]:
     return session.scalars(
         sa.select(Activity).where(*_of_order(order)).order_by(Activity.id).execution_options(populate_existing=True)
     ).all()
-
-
-def _disputed(session: Session, actor: Actor, order_id: UUID, *, held: bool) -> RecyclingOrder:
-    wanted = sa.select(RecyclingOrder).where(RecyclingOrder.id == order_id, RecyclingOrder.case_id.is_not(None))
-    if held:
-        wanted = wanted.with_for_update()
-    found = session.scalars(wanted.execution_options(populate_existing=True)).one_or_none()
-    if found is None:
-        raise NotFound
-    actor.require_cover(found.community_code)
-    return found

@@ -11,6 +11,7 @@ from uuid import UUID
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
+from points.waste.orders import materials
 from points.waste.orders.models import (
     ITEMS_MAX,
     SLIPS_MAX,
@@ -99,14 +100,14 @@ def faults_of(
     return faults
 
 
-def require_sound(lines: Sequence[Line], materials: Mapping[str, RecycledMaterial], edition: RecyclingEdition) -> None:
+def _require_sound(lines: Sequence[Line], known: Mapping[str, RecycledMaterial], edition: RecyclingEdition) -> None:
     """Raise SlipRefused for lines that cannot be right, naming them all."""
     errors: list[dict[str, Any]] = [
         {"pointer": f"/items/{index}/{field}", "message": message}
         for index, line in enumerate(lines)
         for field, message in faults_of(
             line,
-            materials.get(line.material),
+            known.get(line.material),
             scale_max_g=edition.scale_max_g,
             scale_step_g=edition.scale_step_g,
         )
@@ -146,14 +147,18 @@ def make(
     session: Session,
     order: RecyclingOrder,
     lines: Sequence[Line],
-    materials: Mapping[str, RecycledMaterial],
     *,
     scale: str | None,
     reason: str,
     made_by: UUID,
     now: datetime,
 ) -> SlipSheet:
-    """Write the next slip of a held order; whoever calls counts it in the order afterwards. Raises TooManySlips."""
+    """Write the next slip of a held order; whoever calls counts it in the order afterwards.
+
+    Raises SlipRefused, TooManySlips.
+    """
+    known = materials.materials_of(session, order.edition_id)
+    _require_sound(lines, known, session.get_one(RecyclingEdition, order.edition_id))
     if order.slips >= SLIPS_MAX:
         raise TooManySlips
     slip = WeighingSlip(
@@ -174,7 +179,7 @@ def make(
             slip_position=slip.position,
             item=number,
             edition_id=order.edition_id,
-            unit=materials[line.material].unit,
+            unit=known[line.material].unit,
             **asdict(line),
         )
         for number, line in enumerate(lines, 1)
@@ -197,3 +202,8 @@ def of_order(session: Session, order: RecyclingOrder) -> list[SlipSheet]:
         .order_by(WeighingItem.slip_position, WeighingItem.item)
     ).all()
     return [SlipSheet(slip, [each for each in items if each.slip_position == slip.position]) for slip in found]
+
+
+def weighed_at(sheets: Sequence[SlipSheet]) -> datetime:
+    """When the goods were handed over: at the first weighing, whatever was corrected since."""
+    return sheets[0].slip.made_at

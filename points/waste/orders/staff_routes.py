@@ -158,9 +158,6 @@ class PlanFields(ma.Schema):
 class CollectionPlanEntry(PlanFields):
     """A new plan."""
 
-    class Meta:
-        """What a plan cannot be without."""
-
     kind = ma.fields.Enum(PlanKind, by_value=True, required=True)
     code = ma.fields.String(
         required=True, validate=[ma.validate.Length(1, 40), ma.validate.Regexp(r"^[a-z0-9][a-z0-9-]*(?!\n)$")]
@@ -231,7 +228,7 @@ def receive_walk_in(entry: dict[str, Any]) -> WholeOrder:
     """线下交投. Receive somebody at the point or the van by their code or card."""
     found = {"text": entry["code"], "way": entry["way"], "place": entry["place"]}
     return run_transaction(
-        lambda session: _moved(session, orders.receive(session, actor(), **found, data_key=data_key(), now=now()))
+        lambda session: whole(session, orders.receive(session, actor(), **found, data_key=data_key(), now=now()))
     )
 
 
@@ -250,7 +247,7 @@ def read_collectors_order(order_id: UUID) -> WholeOrder:
 @blueprint.response(200, CollectedOrderView)
 def accept_order(order_id: UUID) -> WholeOrder:
     """接单. Take an order on."""
-    return run_transaction(lambda session: _moved(session, orders.accept(session, actor(), order_id, now=now())))
+    return run_transaction(lambda session: whole(session, orders.accept(session, actor(), order_id, now=now())))
 
 
 @blueprint.post("/orders/<uuid:order_id>/hand-back")
@@ -261,7 +258,7 @@ def accept_order(order_id: UUID) -> WholeOrder:
 def hand_order_back(entry: dict[str, Any], order_id: UUID) -> WholeOrder:
     """退回订单. Give an order back for a colleague."""
     return run_transaction(
-        lambda session: _moved(session, orders.hand_back(session, actor(), order_id, **entry, now=now()))
+        lambda session: whole(session, orders.hand_back(session, actor(), order_id, **entry, now=now()))
     )
 
 
@@ -271,7 +268,7 @@ def hand_order_back(entry: dict[str, Any], order_id: UUID) -> WholeOrder:
 @blueprint.response(200, CollectedOrderView)
 def depart_for_order(order_id: UUID) -> WholeOrder:
     """出发. Say that one is on the way."""
-    return run_transaction(lambda session: _moved(session, orders.depart(session, actor(), order_id, now=now())))
+    return run_transaction(lambda session: whole(session, orders.depart(session, actor(), order_id, now=now())))
 
 
 @blueprint.post("/orders/<uuid:order_id>/cancellation")
@@ -282,7 +279,7 @@ def depart_for_order(order_id: UUID) -> WholeOrder:
 def cancel_accepted_order(entry: dict[str, Any], order_id: UUID) -> WholeOrder:
     """回收员取消. Cancel what one has accepted, with a reason that the resident reads."""
     return run_transaction(
-        lambda session: _moved(session, orders.cancel_as_collector(session, actor(), order_id, **entry, now=now()))
+        lambda session: whole(session, orders.cancel_as_collector(session, actor(), order_id, **entry, now=now()))
     )
 
 
@@ -293,7 +290,7 @@ def cancel_accepted_order(entry: dict[str, Any], order_id: UUID) -> WholeOrder:
 def report_resident_no_show(order_id: UUID) -> WholeOrder:
     """居民爽约. Say that nobody was there."""
     return run_transaction(
-        lambda session: _moved(session, orders.report_resident_missed(session, actor(), order_id, now=now()))
+        lambda session: whole(session, orders.report_resident_missed(session, actor(), order_id, now=now()))
     )
 
 
@@ -321,7 +318,7 @@ def weigh_order(entry: dict[str, Any], order_id: UUID) -> SlipSheet:
 def read_disputed_order(order_id: UUID) -> WholeOrder:
     """争议订单. A disputed order with its slips and moves, without the address."""
     with transaction() as session:
-        return whole(session, settling.disputed_order(session, actor(), order_id), doorstep=None)
+        return whole(session, orders.disputed_order(session, actor(), order_id))
 
 
 @blueprint.post("/disputes/<uuid:order_id>/slips")
@@ -383,10 +380,6 @@ def edit_plan(headers: dict[str, Any], changes: dict[str, Any], code: str) -> An
         lambda session: timetable.edit_plan(session, actor(), code, changes, version=version, now=now())
     )
     return edited, etag_of(edited.version)
-
-
-def _moved(session: Session, order: RecyclingOrder) -> WholeOrder:
-    return whole(session, order, doorstep=None)
 
 
 def _seen(session: Session, order: RecyclingOrder) -> WholeOrder:

@@ -1,9 +1,8 @@
 """When collectors come: plans of stops and of calls at homes, their days, and the places that a day has left."""
 
 import re
-import tomllib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date, datetime, time, timedelta
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from points.waste.orders.models import CAPACITY_MAX, DAYS_MAX, CollectionDay, Co
 from server import audit
 from server.access import Actor
 from server.clock import business_day, day_start
+from server.data_files import read_toml
 from server.database import new_id
 from server.errors import Conflict, DomainError, NotFound, PreconditionFailed
 from server.paging import Page, decode, page_of
@@ -117,11 +117,6 @@ def visits(session: Session, *, kind: PlanKind, division: str, now: datetime, da
                 found.append(Visit(plan, day, starts_at, ends_at, plan.capacity))
     found.sort(key=lambda visit: (visit.starts_at, visit.plan.code))
     return _with_places_left(session, found[:limit])
-
-
-def upcoming_stops(session: Session, *, division: str, now: datetime, limit: int) -> Sequence[Visit]:
-    """The next stops of the van in a division, given as a prefix of codes, within two weeks, soonest first."""
-    return visits(session, kind=PlanKind.STOP, division=division, now=now, days=14, limit=limit)
 
 
 def take_place(session: Session, plan: CollectionPlan, day: date) -> None:
@@ -238,15 +233,13 @@ def read_timetable(path: Path) -> list[dict[str, Any]]:
     """The plans of a file, checked; none without the file. Raises TimetableError."""
     if not path.exists():
         return []
-    if path.stat().st_size > FILE_BYTES_MAX:
-        raise TimetableError(f"{path.name}: larger than {FILE_BYTES_MAX} bytes")
+    content = read_toml(path, bytes_max=FILE_BYTES_MAX, fault=TimetableError)
+    plans = content.pop("plans", [])
+    if content or not isinstance(plans, list) or len(plans) > PLANS_LOADED_MAX:
+        raise TimetableError(f"{path.name}: at most {PLANS_LOADED_MAX} [[plans]] and nothing else")
     try:
-        content = tomllib.loads(path.read_text("utf-8"))
-        plans = content.pop("plans", [])
-        if content or not isinstance(plans, list) or len(plans) > PLANS_LOADED_MAX:
-            raise TimetableError(f"{path.name}: at most {PLANS_LOADED_MAX} [[plans]] and nothing else")
         return [_checked(_of_file(plan)) for plan in plans]
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, TypeError, ValueError, KeyError, PlanRefused) as error:
+    except (TypeError, ValueError, KeyError, PlanRefused) as error:
         raise TimetableError(f"{path.name}: {error}") from error
 
 
@@ -352,12 +345,5 @@ def _with_places_left(session: Session, found: Sequence[Visit]) -> Sequence[Visi
         )
     }
     return [
-        Visit(
-            visit.plan,
-            visit.day,
-            visit.starts_at,
-            visit.ends_at,
-            max(0, visit.plan.capacity - taken.get((visit.plan.id, visit.day), 0)),
-        )
-        for visit in found
+        replace(visit, left=max(0, visit.plan.capacity - taken.get((visit.plan.id, visit.day), 0))) for visit in found
     ]

@@ -4,14 +4,13 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 from uuid import UUID
 
-import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
-from points.waste.orders import materials, orders, slips
-from points.waste.orders.models import COLLECTORS_SLIPS_MAX, RecyclingOrder, WeighingSlip
+from points.waste.orders import orders, slips
+from points.waste.orders.models import COLLECTORS_SLIPS_MAX, RecyclingOrder
 from points.waste.orders.orders import OrderMoveRefused
 from points.waste.orders.slips import Line, SlipSheet, TooManySlips
-from points.waste.orders.steps import MOVES, OrderMove, OrderState, Party
+from points.waste.orders.steps import OrderMove, OrderState, Party
 from server.access import Actor
 from server.clock import business_day
 from server.errors import Conflict, ReasonRequired
@@ -50,25 +49,23 @@ def weigh(
     order = orders.own_as_collector(session, actor, order_id)
     correcting = order.state is OrderState.WEIGHED
     step = OrderMove.CORRECT if correcting else OrderMove.WEIGH
-    if (order.state, step, Party.COLLECTOR) not in MOVES or business_day(now) < order.day:
+    orders.require_move(order, step, Party.COLLECTOR)
+    if business_day(now) < order.day:
         raise OrderMoveRefused(state=order.state.value, move=step.value)
     # Asked again at the scale: a collector may have moved in with somebody since they accepted.
     staff_links.require_may_serve(session, actor.id, order.resident_id, now=now)
     if correcting:
         _require_correctable(session, order, reason, now=now)
-    edition = orders.edition_of(session, order)
-    known = materials.materials_of(session, edition.id)
-    slips.require_sound(lines, known, edition)
     sheet = slips.make(
         session,
         order,
         lines,
-        known,
         scale=scale,
         reason=reason.strip() if correcting else "",
         made_by=actor.id,
         now=now,
     )
+    edition = orders.edition_of(session, order)
     orders.move(
         session,
         order,
@@ -83,10 +80,8 @@ def weigh(
     orders.tell_resident(
         session,
         order,
-        (
-            f"称重单 {sheet.slip.number} 请在 {edition.confirm_days} 天内确认, 逾期视为确认",
-            f"weighing slip {sheet.slip.number}: please confirm within {edition.confirm_days} days; silence confirms",
-        ),
+        f"称重单 {sheet.slip.number} 请在 {edition.confirm_days} 天内确认, 逾期视为确认",
+        f"weighing slip {sheet.slip.number}: please confirm within {edition.confirm_days} days; silence confirms",
         now=now,
     )
     return sheet
@@ -97,12 +92,5 @@ def _require_correctable(session: Session, order: RecyclingOrder, reason: str, *
         raise ReasonRequired
     if order.slips >= COLLECTORS_SLIPS_MAX:  # or no slip would be left for a dispute, which could then not be won
         raise TooManySlips
-    first_at = session.scalar(
-        sa.select(WeighingSlip.made_at).where(
-            WeighingSlip.resident_id == order.resident_id,
-            WeighingSlip.order_id == order.id,
-            WeighingSlip.position == 1,
-        )
-    )
-    if first_at is None or now > first_at + CORRECTED_WITHIN:
+    if now > slips.weighed_at(slips.of_order(session, order)) + CORRECTED_WITHIN:
         raise CorrectionTooLate

@@ -127,6 +127,14 @@ def add(session: Session, entry: SiteEntry, *, now: datetime) -> Site:
     added = Site(
         code=entry.code,
         kind=entry.kind,
+        form=entry.form,
+        name=entry.name.strip(),
+        address=entry.address.strip(),
+        community_code=entry.community_code,
+        latitude=entry.latitude,
+        longitude=entry.longitude,
+        datum=entry.datum,
+        categories=sorted(set(entry.categories)),
         hours=[opening.entry_of(entry.hours)],
         partner_code=entry.partner_code,
         partner_site=entry.partner_site,
@@ -135,25 +143,11 @@ def add(session: Session, entry: SiteEntry, *, now: datetime) -> Site:
         valid_to=entry.valid_to,
         version=1,
         created_at=now,
-        **_described(entry),
     )
     session.add(added)
     session.flush()
     _place_devices(session, entry.code, entry.devices)
     return added
-
-
-def _described(entry: SiteEntry) -> dict[str, Any]:
-    return {
-        "form": entry.form,
-        "name": entry.name.strip(),
-        "address": entry.address.strip(),
-        "community_code": entry.community_code,
-        "latitude": entry.latitude,
-        "longitude": entry.longitude,
-        "datum": entry.datum,
-        "categories": sorted(set(entry.categories)),
-    }
 
 
 def edit(session: Session, actor: Actor, code: str, changes: Mapping[str, Any], *, version: int, now: datetime) -> Site:
