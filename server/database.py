@@ -118,6 +118,17 @@ def run_transaction(work: Callable[[Session], Result]) -> Result:
     raise AssertionError("unreachable")
 
 
+DELETED_AT_ONCE_MAX = 10_000
+
+
+def delete_some(session: Session, table: type[Base], which: sa.ColumnElement[bool]) -> int:
+    """Delete rows of `table` for which `which` holds, at most DELETED_AT_ONCE_MAX at a time; the number deleted."""
+    key = sa.inspect(table).primary_key
+    some = sa.select(*key).where(which).limit(DELETED_AT_ONCE_MAX)
+    result = session.execute(sa.delete(table).where(sa.tuple_(*key).in_(some)))
+    return int(result.rowcount)  # type: ignore[attr-defined]
+
+
 def psycopg_url(url: str) -> str:
     """A libpq URL as SQLAlchemy wants it, naming the psycopg 3 driver."""
     return "postgresql+psycopg://" + url.split("://", 1)[1]

@@ -18,7 +18,7 @@ from sqlalchemy.orm import Mapped, Session, mapped_column
 
 from server.access import actor
 from server.clock import now
-from server.database import Base, run_transaction
+from server.database import Base, delete_some, run_transaction
 from server.errors import DomainError
 
 KEPT_FOR = timedelta(days=30)
@@ -142,12 +142,5 @@ def _fingerprint() -> bytes:
 
 
 def forget_old(session: Session, *, now: datetime) -> int:
-    """Delete records older than KEPT_FOR, at most 10,000 at a time; the number deleted."""
-    old = (
-        sa.select(IdempotencyRecord.actor_id, IdempotencyRecord.key)
-        .where(IdempotencyRecord.created_at < now - KEPT_FOR)
-        .limit(10_000)
-    )
-    columns = sa.tuple_(IdempotencyRecord.actor_id, IdempotencyRecord.key)
-    result = session.execute(sa.delete(IdempotencyRecord).where(columns.in_(old)))
-    return int(result.rowcount)  # type: ignore[attr-defined]
+    """Delete records older than KEPT_FOR, a bounded number at a time; the number deleted."""
+    return delete_some(session, IdempotencyRecord, IdempotencyRecord.created_at < now - KEPT_FOR)

@@ -314,7 +314,7 @@ def print_code_sheet(entry: dict[str, Any], campaign_id: UUID, slot_id: UUID) ->
         )
     # Drawing takes seconds, and needs no transaction.
     content = code_sheets.draw(sheet, entry["format"])
-    media_type = "application/pdf" if entry["format"] == "pdf" else "image/svg+xml"
+    media_type = documents.MEDIA_TYPES[entry["format"]]
     return download(Response(content, content_type=media_type), f"check-in-codes.{entry['format']}")
 
 

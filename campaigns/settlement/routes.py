@@ -25,6 +25,7 @@ from server.access import Permission, actor, public, require
 from server.api import Blueprint, page_schema
 from server.clock import now
 from server.database import run_transaction, transaction
+from server.documents import documents
 from server.entries import LINE
 from server.exports import exports
 from server.exports.models import Export, ExportFormat
@@ -356,7 +357,7 @@ def draw_certificate(query: dict[str, Any], code: str) -> Response:
         content = certificates.content_of(session, actor(), code, verify_url=verify_url)
     # Drawing takes its time, and needs no transaction.
     drawn = certificates.draw(content, query["format"])
-    media_type = "application/pdf" if query["format"] == "pdf" else "image/svg+xml"
+    media_type = documents.MEDIA_TYPES[query["format"]]
     return download(Response(drawn, content_type=media_type), f"certificate-{content.code}.{query['format']}")
 
 

@@ -26,6 +26,7 @@ TEMPLATES = HERE / "templates"
 FONTS = HERE / "fonts"
 
 Format = Literal["pdf", "svg"]
+MEDIA_TYPES: Mapping[Format, str] = {"pdf": "application/pdf", "svg": "image/svg+xml"}
 
 CODES_MAX = 500
 LINES_MAX = 6

@@ -9,7 +9,7 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
 from server.access import Actor
-from server.database import new_id
+from server.database import delete_some, new_id
 from server.errors import NotFound
 from server.notices.models import Notice
 from server.paging import Page, decode, page_of
@@ -66,7 +66,5 @@ def mark_read(session: Session, actor: Actor, notice_id: UUID, *, now: datetime)
 
 
 def forget_old(session: Session, *, now: datetime) -> int:
-    """Delete messages older than KEPT_FOR, at most 10,000 at a time; the number deleted."""
-    old = sa.select(Notice.person_id, Notice.id).where(Notice.created_at < now - KEPT_FOR).limit(10_000)
-    result = session.execute(sa.delete(Notice).where(sa.tuple_(Notice.person_id, Notice.id).in_(old)))
-    return int(result.rowcount)  # type: ignore[attr-defined]
+    """Delete messages older than KEPT_FOR, a bounded number at a time; the number deleted."""
+    return delete_some(session, Notice, Notice.created_at < now - KEPT_FOR)

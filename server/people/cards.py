@@ -19,7 +19,7 @@ from server import audit, typed_codes
 from server.access import Actor
 from server.clock import business_day
 from server.crypto import keyed_hash
-from server.database import new_id
+from server.database import delete_some, new_id
 from server.errors import Conflict, NotFound
 from server.notices import notices
 from server.people.code_limits import limits_on
@@ -209,15 +209,8 @@ def use(session: Session, text: str, *, staff_id: UUID, data_key: bytes, now: da
 
 
 def forget_old(session: Session, *, now: datetime) -> int:
-    """Delete the counts of days longer ago than COUNTS_KEPT_FOR, at most 10,000 at a time; the number deleted."""
-    old = (
-        sa.select(CardDay.day, CardDay.user_kind, CardDay.user_id)
-        .where(CardDay.day < business_day(now - COUNTS_KEPT_FOR))
-        .limit(10_000)
-    )
-    key = sa.tuple_(CardDay.day, CardDay.user_kind, CardDay.user_id)
-    result = session.execute(sa.delete(CardDay).where(key.in_(old)))
-    return int(result.rowcount)  # type: ignore[attr-defined]
+    """Delete the counts of days longer ago than COUNTS_KEPT_FOR, a bounded number at a time; the number deleted."""
+    return delete_some(session, CardDay, CardDay.day < business_day(now - COUNTS_KEPT_FOR))
 
 
 def _take(session: Session, kind: CardUser, user_id: UUID, *, limit_uses: int, now: datetime) -> None:

@@ -217,8 +217,7 @@ def issue_card(entry: dict[str, Any], resident_id: UUID) -> Response:
     )
     # Drawing takes a share of a second, and needs no transaction.
     content = card_drawing.draw(issued, form)
-    media_type = "application/pdf" if form == "pdf" else "image/svg+xml"
-    return download(Response(content, content_type=media_type), f"resident-card.{form}")
+    return download(Response(content, content_type=documents.MEDIA_TYPES[form]), f"resident-card.{form}")
 
 
 @blueprint.get("/residents/<uuid:resident_id>/cards")

@@ -3,10 +3,10 @@
 from datetime import datetime, timedelta
 from uuid import UUID
 
-import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
+from server.database import delete_some
 from server.errors import Conflict
 from server.people import signed_codes
 from server.people.models import CodePurpose, ResidentCodeUse
@@ -48,12 +48,5 @@ def consume_slot(session: Session, resident_id: UUID, purpose: CodePurpose, slot
 
 
 def forget_old(session: Session, *, now: datetime) -> int:
-    """Delete uses older than KEPT_FOR, at most 10,000 at a time; the number deleted."""
-    old = (
-        sa.select(ResidentCodeUse.resident_id, ResidentCodeUse.purpose, ResidentCodeUse.slot)
-        .where(ResidentCodeUse.used_at < now - KEPT_FOR)
-        .limit(10_000)
-    )
-    key = sa.tuple_(ResidentCodeUse.resident_id, ResidentCodeUse.purpose, ResidentCodeUse.slot)
-    result = session.execute(sa.delete(ResidentCodeUse).where(key.in_(old)))
-    return int(result.rowcount)  # type: ignore[attr-defined]
+    """Delete uses older than KEPT_FOR, a bounded number at a time; the number deleted."""
+    return delete_some(session, ResidentCodeUse, ResidentCodeUse.used_at < now - KEPT_FOR)

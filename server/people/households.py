@@ -16,11 +16,12 @@ from sqlalchemy.orm import Session
 
 from server.access import Actor
 from server.clock import business_day, day_start
-from server.database import new_id
+from server.database import delete_some, new_id
 from server.errors import Conflict, Forbidden, NotFound
 from server.notices import notices
+from server.people import join_codes
 from server.people.code_limits import limits_on
-from server.people.join_codes import hashed, new_code
+from server.people.join_codes import hashed
 from server.people.models import Household, HouseholdJoinCode, HouseholdMember, HouseholdStay, Resident
 
 CODE_PURPOSE = "household-join-code"
@@ -162,17 +163,16 @@ def found(session: Session, actor: Actor, *, now: datetime) -> OwnHousehold:
 def issue_code(session: Session, actor: Actor, *, data_key: bytes, now: datetime) -> IssuedJoinCode:
     """Make the household's join code, for 24 hours; the one before ends at once. Raises NoHousehold."""
     household_id = _own(session, actor, leaving=False)
-    code, expires_at = new_code(), now + CODE_KEPT_FOR
-    values = {
-        "code_hash": hashed(data_key, CODE_PURPOSE, code),
-        "issued_by": actor.id,
-        "issued_at": now,
-        "expires_at": expires_at,
-    }
-    session.execute(
-        insert(HouseholdJoinCode)
-        .values(household_id=household_id, **values)
-        .on_conflict_do_update(index_elements=["household_id"], set_=values)
+    expires_at = now + CODE_KEPT_FOR
+    code = join_codes.issue(
+        session,
+        HouseholdJoinCode,
+        household_id,
+        purpose=CODE_PURPOSE,
+        issued_by=actor.id,
+        expires_at=expires_at,
+        data_key=data_key,
+        now=now,
     )
     return IssuedJoinCode(code, expires_at)
 
@@ -336,15 +336,8 @@ def depart(session: Session, *, now: datetime, resident_id: UUID | None = None) 
 
 
 def forget_old(session: Session, *, now: datetime) -> int:
-    """Delete stays that ended longer ago than any waiting time, at most 10,000 at a time; the number deleted."""
-    old = (
-        sa.select(HouseholdStay.resident_id, HouseholdStay.left_at)
-        .where(HouseholdStay.left_at < now - STAYS_KEPT_FOR)
-        .limit(10_000)
-    )
-    key = sa.tuple_(HouseholdStay.resident_id, HouseholdStay.left_at)
-    result = session.execute(sa.delete(HouseholdStay).where(key.in_(old)))
-    return int(result.rowcount)  # type: ignore[attr-defined]
+    """Delete stays that ended longer ago than any waiting time, a bounded number at a time; the number deleted."""
+    return delete_some(session, HouseholdStay, HouseholdStay.left_at < now - STAYS_KEPT_FOR)
 
 
 def live_together(session: Session, one: UUID, other: UUID, *, now: datetime) -> bool:

@@ -17,7 +17,8 @@ from server import audit
 from server.access import Actor
 from server.clock import business_day
 from server.errors import NotFound
-from server.people.join_codes import hashed, new_code
+from server.people import join_codes
+from server.people.join_codes import hashed
 from server.people.models import OrganisationJoinCode, OrganisationMembership
 from server.places.models import Organisation
 from server.places.organisations import organisation_for
@@ -77,17 +78,16 @@ def issue_code(
 ) -> IssuedCode:
     """Make the organisation's join code, for `days` days; the one before ends at once. Raises NotFound."""
     organisation = organisation_for(session, actor, organisation_id)
-    code, expires_at = new_code(), now + timedelta(days=days)
-    values = {
-        "code_hash": hashed(data_key, CODE_PURPOSE, code),
-        "issued_by": actor.id,
-        "issued_at": now,
-        "expires_at": expires_at,
-    }
-    session.execute(
-        insert(OrganisationJoinCode)
-        .values(organisation_id=organisation.id, **values)
-        .on_conflict_do_update(index_elements=["organisation_id"], set_=values)
+    expires_at = now + timedelta(days=days)
+    code = join_codes.issue(
+        session,
+        OrganisationJoinCode,
+        organisation.id,
+        purpose=CODE_PURPOSE,
+        issued_by=actor.id,
+        expires_at=expires_at,
+        data_key=data_key,
+        now=now,
     )
     audit.record(session, actor, "organisation.join-code", str(organisation.id), now=now, days=days)
     return IssuedCode(organisation.id, code, expires_at)

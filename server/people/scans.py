@@ -12,9 +12,9 @@ from typing import Annotated, Any
 from uuid import UUID
 
 import msgspec
-import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
+from server.database import delete_some
 from server.errors import DomainError, MalformedRequest
 from server.people import resident_codes, scanners
 from server.people.code_limits import limits_on
@@ -157,15 +157,8 @@ def take_in(
 
 
 def forget_old(session: Session, *, now: datetime) -> int:
-    """Delete scans received longer ago than KEPT_FOR, at most 10,000 at a time; the number deleted."""
-    old = (
-        sa.select(ScannerScan.scanner_id, ScannerScan.sequence)
-        .where(ScannerScan.received_at < now - KEPT_FOR)
-        .limit(10_000)
-    )
-    key = sa.tuple_(ScannerScan.scanner_id, ScannerScan.sequence)
-    result = session.execute(sa.delete(ScannerScan).where(key.in_(old)))
-    return int(result.rowcount)  # type: ignore[attr-defined]
+    """Delete scans received longer ago than KEPT_FOR, a bounded number at a time; the number deleted."""
+    return delete_some(session, ScannerScan, ScannerScan.received_at < now - KEPT_FOR)
 
 
 def _record(
