@@ -28,6 +28,7 @@ from typing import Any
 
 import polars as pl
 
+from points.statistics import intervals
 from points.travel import alike, checks, evidence, fixes, motion
 from points.travel.checks import Checks
 from points.travel.fixes import RawFix
@@ -116,12 +117,8 @@ class Tally:
 
 def share(part: int, whole: int) -> str:
     """A share with its 95 % interval after Wilson."""
-    if whole == 0:
-        return "–"
-    z, p = 1.96, part / whole
-    middle = (p + z * z / (2 * whole)) / (1 + z * z / whole)
-    half = z * math.sqrt(p * (1 - p) / whole + z * z / (4 * whole * whole)) / (1 + z * z / whole)
-    return f"{part}/{whole} = {p:.1%} ({max(0.0, middle - half):.1%}–{min(1.0, middle + half):.1%})"
+    found = intervals.share(part, whole)
+    return "–" if found is None else f"{part}/{whole} = {found.value:.1%} ({found.low:.1%}–{found.high:.1%})"
 
 
 # What is done to a piece
@@ -201,7 +198,7 @@ class Known:
 
     def meets(self, old: "Known") -> bool:
         """Whether the search would compare the two at all."""
-        return 4 * len(self.marks & old.marks) >= min(len(self.marks), len(old.marks)) > 0
+        return alike.worth_comparing(self.marks, old.marks)
 
     def copies(self, old: "Known", edition: Checks) -> bool:
         """Whether this is refused as a copy of the other."""

@@ -16,7 +16,7 @@ import statistics
 import struct
 from bisect import bisect_right
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from dataclasses import dataclass
 
 from points.travel.checks import Checks
@@ -133,6 +133,11 @@ def marks_of(sketch: Sketch, key: bytes) -> list[int]:
         pairs |= {struct.pack("<ii", *cell) for cell in cells}
     hashes = (int.from_bytes(hmac.digest(key, pair, hashlib.sha256)[:8], "big", signed=True) for pair in pairs)
     return sorted(hashes)[:MARKS_MAX]
+
+
+def worth_comparing(marks: Set[int], others: Set[int]) -> bool:
+    """Whether two tracks share marks, a quarter of the fewer ones at the least."""
+    return 4 * len(marks & others) >= min(len(marks), len(others)) > 0
 
 
 def _cells(sketch: Sketch) -> list[tuple[int, int]]:

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 
 from points.earning.claims import Reason
@@ -37,7 +37,7 @@ def judge(sent: Sequence[RawFix], mode: TrackMode, datum: Datum, checks: Checks,
 
     A walk or a ride on a bicycle can be clear by its motion. A bus or metro ride never is: it needs a line.
     """
-    started_at, ended_at = (datetime.fromtimestamp(fix.at_ms / 1000, UTC) for fix in (sent[0], sent[-1]))
+    started_at, ended_at = sent[0].at, sent[-1].at
     figures = motion.figures(fixes.in_metres(sent), mode, checks)
     finding = motion.judge(
         figures,

@@ -4,6 +4,7 @@ import hashlib
 import hmac
 import struct
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from typing import NamedTuple
 
 from points.travel.motion import Fix, local
@@ -21,6 +22,11 @@ class RawFix(NamedTuple):
     longitude: float
     accuracy_m: float
     mock: bool
+
+    @property
+    def at(self) -> datetime:
+        """The instant."""
+        return datetime.fromtimestamp(self.at_ms / 1000, UTC)
 
 
 def pack(fixes: Sequence[RawFix]) -> bytes:

@@ -26,8 +26,7 @@ from pathlib import Path
 from points.travel.alike import Sketch
 from points.travel.checks import CheckDataError, Checks, second_of_day
 from points.travel.models import TrackMode
-from points.travel.motion import METRES_PER_DEGREE
-from server.clock import SHANGHAI_FIXED
+from points.travel.motion import METRES_PER_DEGREE, second_of
 from server.places.positions import Datum, Position
 
 FILE_BYTES_MAX = 10_000_000
@@ -132,8 +131,7 @@ def match(way: Sketch, mode: TrackMode, lines: Sequence[Line], checks: Checks, *
     Of several lines on one road the one with the most stops passed is named.
     """
     east = way.east_per_degree_m
-    here = started_at.astimezone(SHANGHAI_FIXED)
-    second = here.hour * 3600 + here.minute * 60 + here.second
+    second = second_of(started_at)
     best: tuple[int, Match] | None = None
     for line in lines:
         if line.mode is mode and line.from_s <= second <= line.to_s:

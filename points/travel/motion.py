@@ -231,12 +231,13 @@ def _broken(found: Figures, own: ModeChecks, checks: Checks, *, mocked: bool) ->
 def _time(found: Figures, own: ModeChecks, started_at: datetime, ended_at: datetime) -> Reason | None:
     if found.without_rest_s > own.rest_after_s:
         return Reason.TRACK_NO_REST
-    begin, end = (_second_of_day(instant) for instant in (started_at, ended_at))
+    begin, end = (second_of(instant) for instant in (started_at, ended_at))
     inside = all(own.from_s <= second <= own.to_s for second in (begin, end))
     return None if inside else Reason.TRACK_OUT_OF_HOURS
 
 
-def _second_of_day(instant: datetime) -> int:
+def second_of(instant: datetime) -> int:
+    """The second of the day in Asia/Shanghai."""
     here = instant.astimezone(SHANGHAI_FIXED)
     return here.hour * 3600 + here.minute * 60 + here.second
 

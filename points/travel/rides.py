@@ -3,12 +3,12 @@
 from datetime import datetime
 
 import sqlalchemy as sa
-from sqlalchemy.orm import Session, aliased
+from sqlalchemy.orm import Session
 
 from points.earning import releasing
 from points.earning.claims import Reason
 from points.earning.models import Activity, Outcome
-from points.travel.tracks import SOURCE
+from points.travel.tracks import SOURCE, trip_paid
 
 SETTLED_AT_ONCE_MAX = 500
 
@@ -18,23 +18,14 @@ def settle(session: Session, *, now: datetime) -> int:
 
     Both records stay, and the resident reads the reason. A person need not look at them.
     """
-    held, paid = Activity, aliased(Activity)
-    spans = sa.func.tstzrange(held.started_at, held.ended_at).op("&&")(
-        sa.func.tstzrange(paid.started_at, paid.ended_at)
-    )
-    met = sa.exists().where(
-        paid.resident_id == held.resident_id,
-        paid.outcome == Outcome.AWARDED,
-        paid.distance_m.is_not(None),
-        spans,
-    )
+    held = Activity
     found = session.execute(
         sa.select(held.resident_id, held.id)
         .where(
             held.outcome == Outcome.HELD,
             held.source == SOURCE,
             held.reason == Reason.RIDE_UNCONFIRMED.value,
-            met,
+            trip_paid(held.resident_id, held.started_at, held.ended_at),
         )
         .order_by(held.resident_id, held.id)
         .limit(SETTLED_AT_ONCE_MAX)

@@ -1,11 +1,9 @@
 """Tracks over HTTP: opened, sent in chunks, finished; looked at without a position; erased."""
 
-from pathlib import Path
 from typing import Any
 from uuid import UUID
 
 import marshmallow as ma
-from flask import current_app
 
 from points.earning.models import Outcome
 from points.travel import tracks
@@ -18,8 +16,8 @@ from server.clock import now
 from server.database import run_transaction, transaction
 from server.idempotency import idempotent
 from server.paging import Page, PageQuery
+from server.people.routes import settings
 from server.places.positions import Datum
-from server.settings import Settings
 
 blueprint = Blueprint(
     "tracks",
@@ -155,15 +153,6 @@ class OwnTrackView(TrackView):
 TrackPage = page_schema(TrackView)
 
 
-def _settings() -> Settings:
-    found: Settings = current_app.extensions["tanpuhui_settings"]
-    return found
-
-
-def _folder() -> Path:
-    return _settings().district_folder
-
-
 @blueprint.put("/<uuid:track_id>")
 @require(Permission.TRACK_OWN)
 @blueprint.arguments(TrackEntry)
@@ -172,7 +161,7 @@ def open_track(entry: dict[str, Any], track_id: UUID) -> OwnTrack:
     """开始上传轨迹. Open a track under the phone's own id; needs the consent `tracks`. Twice is once."""
     with transaction() as session:
         person, instant = actor().id, now()
-        tracks.open_track(session, person, track_id, **entry, data_key=_settings().data_key, now=instant)
+        tracks.open_track(session, person, track_id, **entry, data_key=settings().data_key, now=instant)
         return tracks.one(session, person, track_id)
 
 
@@ -184,7 +173,7 @@ def send_chunk(entry: dict[str, Any], track_id: UUID, number: int) -> None:
     """上传轨迹分段. Send chunk 0, 1, … in any order. Twice is once: a phone that lost an answer sends again."""
     sent = [RawFix(**fix) for fix in entry["fixes"]]
     with transaction() as session:
-        data_key = _settings().data_key
+        data_key = settings().data_key
         tracks.receive(session, actor().id, track_id, number, sent=sent, data_key=data_key, now=now())
 
 
@@ -195,11 +184,10 @@ def send_chunk(entry: dict[str, Any], track_id: UUID, number: int) -> None:
 @blueprint.response(200, OwnTrackView)
 def finish_track(entry: dict[str, Any], track_id: UUID) -> OwnTrack:
     """结束轨迹. Have the track checked and paid. A bus or metro trip waits unless it rode along a line."""
-    person, instant, data_key = actor().id, now(), _settings().data_key
+    person, instant = actor().id, now()
+    data_key, folder = settings().data_key, settings().district_folder
     return run_transaction(
-        lambda session: tracks.finish(
-            session, person, track_id, **entry, folder=_folder(), data_key=data_key, now=instant
-        )
+        lambda session: tracks.finish(session, person, track_id, **entry, folder=folder, data_key=data_key, now=instant)
     )
 
 

@@ -7,14 +7,14 @@ the very transaction of its withdrawal (a trigger of the database). What stays a
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 from uuid import UUID
 
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import insert
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session, aliased
 
 from points.earning import activities, steps
 from points.earning.claims import Claim, Reason
@@ -236,10 +236,9 @@ def finish(
         .execution_options(populate_existing=True)
     )
     if begun is None:
-        _own(session, resident_id, track_id)
         return one(session, resident_id, track_id)
     sent = _positions(session, begun, chunks, data_key)
-    edition = checks.on(folder, business_day(_instant(sent[0].at_ms)))
+    edition = checks.on(folder, business_day(sent[0].at))
     judged = evidence.judge(sent, begun.mode, Datum(begun.datum), edition, folder=folder)
     exact_mark, finding = _compared(session, begun, sent, judged, edition, data_key=data_key, now=now)
     judged = replace(judged, finding=finding)
@@ -264,10 +263,6 @@ def finish(
         )
     )
     return one(session, resident_id, track_id)
-
-
-def _instant(at_ms: int) -> datetime:
-    return datetime.fromtimestamp(at_ms / 1000, UTC)
 
 
 def _positions(session: Session, track: Track, chunks: int, data_key: bytes) -> list[RawFix]:
@@ -329,11 +324,11 @@ def _compared(
 
 def _candidates(session: Session, marks: list[int], data_key: bytes) -> list[alike.Sketch]:
     """The sketches of the earlier tracks that share most of the marks, a quarter of them at the least."""
-    known = set(marks)
+    known = frozenset(marks)
     return [
         alike.unpack(unseal(data_key, _MARK, f"{row.resident_id}:{row.track_id}", row.sealed))
         for row in session.execute(_NEAREST, {"marks": marks, "limit": COMPARED_MAX})
-        if 4 * len(known.intersection(row.marks)) >= min(len(known), len(row.marks))
+        if alike.worth_comparing(known, frozenset(row.marks))
     ]
 
 
@@ -342,7 +337,9 @@ def _claim(session: Session, track: Track, judged: Judged, now: datetime) -> Cla
     finding = judged.finding
     refusal = finding.reason if finding and not finding.held else None
     hold = finding.reason if finding and finding.held else None
-    if hold is Reason.RIDE_UNCONFIRMED and _paid_already(session, track.resident_id, started_at, ended_at):
+    if hold is Reason.RIDE_UNCONFIRMED and session.scalar(
+        sa.select(trip_paid(track.resident_id, started_at, ended_at))
+    ):
         # The ride record of the same trip came first: it is paid, this is kept beside it.
         refusal, hold = Reason.OVERLAP, None
     return Claim(
@@ -362,14 +359,15 @@ def _claim(session: Session, track: Track, judged: Judged, now: datetime) -> Cla
     )
 
 
-def _paid_already(session: Session, resident_id: UUID, started_at: datetime, ended_at: datetime) -> bool:
-    overlapping = sa.exists().where(
-        Activity.resident_id == resident_id,
-        Activity.outcome == Outcome.AWARDED,
-        Activity.distance_m.is_not(None),
-        sa.func.tstzrange(Activity.started_at, Activity.ended_at).op("&&")(sa.func.tstzrange(started_at, ended_at)),
+def trip_paid(resident_id: Any, started_at: Any, ended_at: Any) -> sa.Exists:
+    """Whether a trip of a resident was paid that shares a moment with this time; values, or columns of the caller's."""
+    paid = aliased(Activity)
+    return sa.exists().where(
+        paid.resident_id == resident_id,
+        paid.outcome == Outcome.AWARDED,
+        paid.distance_m.is_not(None),
+        sa.func.tstzrange(paid.started_at, paid.ended_at).op("&&")(sa.func.tstzrange(started_at, ended_at)),
     )
-    return session.scalar(sa.select(overlapping)) is True
 
 
 def _own(session: Session, resident_id: UUID, track_id: UUID) -> Track:
