@@ -7,7 +7,7 @@ from campaigns.annual_report.frozen_figures import MATERIALS, PARTICIPATION
 from campaigns.annual_report.indicators import IndicatorEntry, Measure, Origin
 from campaigns.annual_report.sources import READING_NAMES, Sources, percent
 from points.earning.models import Behaviour
-from points.open_data.activity_tables import MATERIAL_NAMES
+from points.earning.wording import MATERIAL_NAMES
 from points.share.releases import publication
 
 BARS_MAX = 20

@@ -21,7 +21,7 @@ from campaigns.drives.models import Campaign, CampaignState
 from campaigns.statistics.creation_progress import ProgrammeProgress, Standing, TargetProgress
 from points.carbon.models import Method
 from points.earning.models import Behaviour
-from points.open_data.activity_tables import MATERIAL_NAMES
+from points.earning.wording import MATERIAL_NAMES
 from points.share.releases.goal import Answer, GoalLine, target_of
 from points.share.releases.goal import Target as GoalTarget
 from points.share.releases.publication import ReleaseSeen

@@ -14,8 +14,9 @@ from campaigns.drives.models import CampaignKind
 from campaigns.statistics.public_tables import CAMPAIGNS, PARTICIPATION
 from campaigns.statistics.report import MODE_NAMES, DistrictFigures, GoalPoint, Population
 from points.earning.models import TRAVEL, Behaviour
+from points.earning.wording import MATERIAL_NAMES
 from points.open_data import releases
-from points.open_data.activity_tables import ACTIVITY, MATERIAL_NAMES, MATERIALS, SAVINGS
+from points.open_data.activity_tables import ACTIVITY, MATERIALS, SAVINGS
 from points.open_data.models import StatisticsRelease
 from points.share.releases.goal import Answer, GoalAnswer, GoalLine, Reason
 from points.share.releases.publication import Headline, standing

@@ -33,12 +33,7 @@ BEHAVIOUR_NAMES = {
     Behaviour.RECYCLING: Words("再生资源回收", "recycling"),
 }
 
-MODE_NAMES = {
-    "steps": Words("微信运动步数", "steps counted by the phone"),
-    "kitchen": Words("厨余垃圾", "kitchen waste"),
-    "recyclable": Words("可回收物", "recyclables"),
-    "hazardous": Words("有害垃圾", "hazardous waste"),
-    "residual": Words("其他垃圾", "residual waste"),
+MATERIAL_NAMES = {
     "corrugated": Words("瓦楞纸", "corrugated board"),
     "mixed_paper": Words("混合废纸", "mixed paper"),
     "office_paper": Words("办公用纸", "office paper"),
@@ -63,6 +58,15 @@ MODE_NAMES = {
     "wood": Words("废旧木材", "wood"),
     "rubber": Words("废橡胶", "rubber"),
     "second_hand": Words("二手物品", "second-hand goods"),
+}
+
+MODE_NAMES = {
+    "steps": Words("微信运动步数", "steps counted by the phone"),
+    "kitchen": Words("厨余垃圾", "kitchen waste"),
+    "recyclable": Words("可回收物", "recyclables"),
+    "hazardous": Words("有害垃圾", "hazardous waste"),
+    "residual": Words("其他垃圾", "residual waste"),
+    **MATERIAL_NAMES,
 }
 
 GRADE_NAMES = {

@@ -6,7 +6,7 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from points.earning.models import Behaviour
-from points.earning.wording import MODE_NAMES
+from points.earning.wording import MATERIAL_NAMES
 from points.open_data.tables import FixedTable, Link, Measure, Row, Sum
 from points.statistics.counting import is_settled
 from points.statistics.marks import changed_days
@@ -26,13 +26,6 @@ BEHAVIOUR_NAMES = {
     Behaviour.METRO.value: ("地铁", "metro"),
     Behaviour.SORTING.value: ("垃圾分类", "waste sorting"),
     Behaviour.RECYCLING.value: ("再生资源回收", "recycling"),
-}
-
-# What a mode of sorting or steps is called stands in the same list.
-MATERIAL_NAMES = {
-    mode: words
-    for mode, words in MODE_NAMES.items()
-    if mode not in {"steps", "kitchen", "recyclable", "hazardous", "residual"}
 }
 
 
