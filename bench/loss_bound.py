@@ -21,6 +21,7 @@ from datetime import date, datetime, timedelta
 from pathlib import Path
 from uuid import UUID
 
+import msgspec
 import psycopg
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
@@ -32,7 +33,7 @@ from points.earning import holds, pricing
 from points.earning.award import award
 from points.earning.claims import Claim
 from points.earning.models import Behaviour, Grade
-from points.earning.pricing import Rate, Tariff, Tariffs
+from points.earning.pricing import Tariff, Tariffs
 from points.ledger import budgets
 from points.ledger.budgets import BudgetExhausted, Payment
 from points.partners import feed
@@ -430,12 +431,9 @@ def _changed(draw: random.Random, plan: Plan, days: Sequence[date]) -> Plan:
 def without(tariff: Tariff, name: str) -> Tariff:
     """The rules with one bound taken away: a switch that only this simulation has."""
     if name == "resident":
-
-        def free(rate: Rate) -> Rate:
-            values = {each: getattr(rate, each) for each in Rate.__struct_fields__}
-            return Rate(**{**values, "day_cap_points": ENDLESS, "week_cap_points": ENDLESS})
-
-        return replace(tariff, rates={key: free(rate) for key, rate in tariff.rates.items()})
+        free = {"day_cap_points": ENDLESS, "week_cap_points": ENDLESS}
+        rates = {key: msgspec.structs.replace(rate, **free) for key, rate in tariff.rates.items()}
+        return replace(tariff, rates=rates)
     if name == "grade":
         return replace(tariff, ceilings={})
     return replace(tariff, bounds={kind: points for kind, points in tariff.bounds.items() if kind != name})
@@ -534,13 +532,13 @@ def main() -> None:
     parser.add_argument("--write", type=Path, default=None)
     given = parser.parse_args()
     began = time.monotonic()
-    with stage() as on:
+    with stage() as settings:
         session = db.session()
 
         def tidy(tried: int) -> None:
             if tried % TIDY_EVERY == 0:
                 session.commit()
-                with psycopg.connect(on.settings.database_owner_url, autocommit=True) as owner:
+                with psycopg.connect(settings.database_owner_url, autocommit=True) as owner:
                     owner.execute("VACUUM")
                 print(f"{tried:,} / {given.plans:,}, {time.monotonic() - began:.0f} s", file=sys.stderr, flush=True)
 

@@ -8,31 +8,23 @@ second and the most memory that the process took.
 import argparse
 import resource
 import sys
-import tempfile
 import time
-from dataclasses import replace
-from datetime import timedelta
+from datetime import date, timedelta
 from pathlib import Path
 from uuid import UUID
 
 import psycopg
 import sqlalchemy as sa
-from flask_migrate import upgrade
 
+from bench.replay_kit.__main__ import stage
 from bench.running import end_tidily_when_terminated
-from points.carbon import methods
-from points.earning import pricing, rules
+from points.earning import pricing
 from points.earning.proposals import jobs
+from points.earning.proposals.proposals import REPLAY_DAYS, replay_period
 from points.review.audit import drawing
 from server.clock import business_day, now
-from server.database import db, transaction
-from server.embedded import throwaway_postgres
-from server.places import divisions
-from server.places.district_data import read_district
-from server.settings import PLACES_DATA, Settings
-from wsgi import create_app
+from server.database import transaction
 
-DAYS = 30
 RESIDENTS_PER_ACTIVITY = 0.05  # each has twenty in the month
 
 LOAD = """
@@ -65,22 +57,11 @@ def main() -> int:
     parser.add_argument("--activities", type=int, default=1_000_000)
     activities: int = parser.parse_args().activities
     end_tidily_when_terminated()
-    with throwaway_postgres({}) as postgres, tempfile.TemporaryDirectory() as data:
-        url = postgres.url_of("postgres")
-        settings = replace(Settings.for_description(), database_url=url, database_owner_url=url, data_folder=Path(data))
-        app = create_app(replace(settings, district_folder=PLACES_DATA / "nankai"))
-        with app.app_context():
-            upgrade()
-            session = db.session()
-            divisions.load(session, read_district(PLACES_DATA / "nankai"))
-            methods.load(session, methods.read_methods(), on=business_day(now()))
-            rules.load(session, rules.read_folder(PLACES_DATA / "nankai"))
-            session.commit()
-            db.session.remove()
-            today = business_day(now())
-            _load(url, activities, first=f"{today - timedelta(days=DAYS)} 00:00+08")
-            _replay(activities)
-            _draw(PLACES_DATA / "nankai")
+    with stage() as settings:
+        first_on, last_on = replay_period(now())
+        _load(settings.database_owner_url, activities, first=f"{first_on} 00:00+08")
+        _replay(activities, first_on, last_on)
+        _draw(settings.district_folder)
     return 0
 
 
@@ -89,7 +70,7 @@ def _load(url: str, activities: int, *, first: str) -> None:
     values = {
         "activities": activities,
         "residents": max(1, int(activities * RESIDENTS_PER_ACTIVITY)),
-        "days": DAYS,
+        "days": REPLAY_DAYS,
         "first": first,
     }
     with psycopg.connect(url, autocommit=True) as connection:
@@ -101,15 +82,12 @@ def _load(url: str, activities: int, *, first: str) -> None:
     print(f"loaded {activities:,} claims in {time.perf_counter() - began:.0f} s", flush=True)
 
 
-def _replay(activities: int) -> None:
-    today = business_day(now())
+def _replay(activities: int, first_on: date, last_on: date) -> None:
     with transaction() as session:
         tariff = pricing.read(session).versions[0]
     before_kb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     began, worked = time.perf_counter(), time.process_time()
-    report = jobs.replay_tariff(
-        tariff, today - timedelta(days=DAYS), today - timedelta(days=1), fen_per_100_points=None, progress_of=None
-    )
+    report = jobs.replay_tariff(tariff, first_on, last_on, fen_per_100_points=None, progress_of=None)
     seconds, worked = time.perf_counter() - began, time.process_time() - worked
     more_mb = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before_kb) / 1024
     print(

@@ -16,6 +16,7 @@ import psycopg
 from flask import Flask
 from flask_jwt_extended import create_access_token
 from flask_migrate import upgrade
+from sqlalchemy.orm import Session
 
 from bench.load import Server
 from points.carbon import methods
@@ -157,9 +158,7 @@ def _fill(app: Flask, settings: Settings, postgres: EmbeddedPostgres) -> bytes:
     with app.app_context():
         upgrade()
         session = db.session()
-        divisions.load(session, read_district(settings.district_folder))
-        methods.load(session, methods.read_methods(), on=business_day(instant))
-        rules.load(session, rules.read_folder(settings.district_folder))
+        load_district(session, settings.district_folder)
         for code in PARTNERS:
             registry.create(
                 session,
@@ -179,6 +178,13 @@ def _fill(app: Flask, settings: Settings, postgres: EmbeddedPostgres) -> bytes:
         connection.execute("VACUUM ANALYZE")
         connection.execute("CHECKPOINT")
     return key.encode()
+
+
+def load_district(session: Session, folder: Path) -> None:
+    """Places, methods and rules of a district."""
+    divisions.load(session, read_district(folder))
+    methods.load(session, methods.read_methods(), on=business_day(now()))
+    rules.load(session, rules.read_folder(folder))
 
 
 def _add_residents(connection: psycopg.Connection, instant: datetime) -> None:

@@ -10,23 +10,18 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
-from flask import Flask
 from flask_migrate import upgrade
 
 from bench.replay_kit import course, table
 from bench.replay_kit.course import Plan
 from bench.running import end_tidily_when_terminated
-from points.carbon import methods
-from points.earning import rules
+from bench.stage import load_district
 from points.review import editions
-from server.clock import business_day, now
 from server.database import db, transaction
-from server.embedded import free_port, throwaway_postgres, throwaway_valkey
-from server.places import divisions
-from server.places.district_data import read_district
+from server.embedded import throwaway_postgres, throwaway_valkey
 from server.settings import PLACES_DATA, Settings
 from wsgi import create_app
 
@@ -36,35 +31,20 @@ SHORT = Plan(seed=SEED, residents=240, days=6, accounts=24, attack_from=4, look_
 BEGIN, END = "<!-- replay kit: begin -->", "<!-- replay kit: end -->"
 
 
-@dataclass(frozen=True, slots=True)
-class Stage:
-    """An application on an empty, prepared database of its own."""
-
-    app: Flask
-    settings: Settings
-
-
 @contextmanager
-def stage() -> Iterator[Stage]:
-    """Servers, schema and the district's data; all gone afterwards."""
+def stage() -> Iterator[Settings]:
+    """An application's context on servers, a schema and the district's data of its own; all gone afterwards."""
     with tempfile.TemporaryDirectory() as folder, throwaway_postgres({}) as postgres, throwaway_valkey() as valkey:
         url = postgres.url_of("postgres")
-        settings = Settings(
-            environment="development",
+        settings = replace(
+            Settings.for_description(),
             database_url=url,
             database_owner_url=url,
             redis_url=valkey.url,
-            secret_key=secrets.token_urlsafe(48),
             data_key=secrets.token_bytes(32),
-            wechat_appid="wx-replay-kit",
-            wechat_secret=secrets.token_urlsafe(16),
-            wechat_base_url=f"http://127.0.0.1:{free_port()}",
             data_folder=Path(folder),
             district_folder=PLACES_DATA / "nankai",
             files_url=(Path(folder) / "files").as_uri(),
-            host="127.0.0.1",
-            port=0,
-            web_workers=1,
             database_pool_size=4,
             log_level="ERROR",
             rate_limits=False,
@@ -73,11 +53,9 @@ def stage() -> Iterator[Stage]:
         with app.app_context():
             upgrade()
             with transaction() as session:
-                divisions.load(session, read_district(settings.district_folder))
-                methods.load(session, methods.read_methods(), on=business_day(now()))
-                rules.load(session, rules.read_folder(settings.district_folder))
+                load_district(session, settings.district_folder)
                 editions.load(session, editions.read_folder(settings.district_folder))
-            yield Stage(app, settings)
+            yield settings
             app.extensions["tanpuhui_wechat"].close()
             db.session.remove()
             db.engine.dispose()
@@ -85,9 +63,9 @@ def stage() -> Iterator[Stage]:
 
 def run(plan: Plan) -> tuple[table.Result, list[str]]:
     """Prepare, drive and read; the result and the table's lines."""
-    with stage() as on:
+    with stage() as settings:
         session = db.session()
-        data_key, folder = on.settings.data_key, on.settings.district_folder
+        data_key, folder = settings.data_key, settings.district_folder
         began = time.monotonic()
         made = course.prepare(session, plan, data_key=data_key)
         session.commit()

@@ -3,7 +3,6 @@
 import hashlib
 import json
 import re
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
@@ -17,6 +16,7 @@ from sqlalchemy.orm import Session
 
 from points.carbon.models import Factor, FactorUnit, Method, MethodKind
 from points.carbon.savings import FactorSet
+from server.data_files import parse_toml, read_text
 from server.errors import DomainError
 from server.places.models import Confidence
 
@@ -230,22 +230,16 @@ def _make_default(session: Session, stored: list[Method], chosen: Method, *, on:
 
 def _read(path: Path) -> MethodData:
     """A method's data file, which is named after its id. Raises MethodDataError."""
-    try:
-        if path.stat().st_size > FILE_BYTES_MAX:
-            raise MethodDataError(f"{path.name}: larger than {FILE_BYTES_MAX} bytes")
-        text = path.read_text(encoding="utf-8")
-    except (OSError, ValueError) as error:
-        raise MethodDataError(f"{path.name}: {error}") from error
-    method = read_text(path.name, text)
+    method = parse(path.name, read_text(path, bytes_max=FILE_BYTES_MAX, fault=MethodDataError))
     if method.id != path.stem:
         raise MethodDataError(f"{path.name}: the file must be named after its id {method.id!r}")
     return method
 
 
-def read_text(name: str, text: str) -> MethodData:
+def parse(name: str, text: str) -> MethodData:
     """Read and check a method as its TOML states it; `name` is for the message. Raises MethodDataError."""
+    raw = parse_toml(name, text, fault=MethodDataError)
     try:
-        raw = tomllib.loads(text)
         if set(raw) != _METHOD_KEYS or not _is_id(raw["id"]):
             raise MethodDataError(f"{name}: needs exactly {', '.join(sorted(_METHOD_KEYS))}")
         if not isinstance(raw["valid_from"], date) or isinstance(raw["valid_from"], datetime):
@@ -262,7 +256,7 @@ def read_text(name: str, text: str) -> MethodData:
             raise MethodDataError(f"{name}: factors must be a list")
         factors = tuple(_factor(kind, row, f"{name}, factor {n}") for n, row in enumerate(raw["factors"], 1))
         confidence = Confidence(raw["confidence"])
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         raise MethodDataError(f"{name}: {error}") from error
     if not 1 <= len(factors) <= FACTORS_MAX or len({factor.key for factor in factors}) != len(factors):
         raise MethodDataError(f"{name}: needs 1 to {FACTORS_MAX} factors, each key once")

@@ -7,7 +7,8 @@ from points.earning import bounds
 from points.earning.counts import COUNT_CHECKS
 from points.ledger import verification
 from server.clock import business_day, now
-from server.database import run_transaction, transaction
+from server.database import transaction
+from server.jobs import run_rounds
 
 tasks = procrastinate.Blueprint()
 log = structlog.get_logger()
@@ -31,10 +32,5 @@ def check_counts(timestamp: int) -> None:
 @tasks.task(name="forget_old_bounds", queueing_lock="forget-old-bounds", pass_context=False)
 def forget_old_bounds(timestamp: int) -> None:
     """Delete in small transactions until nothing old is left."""
-    total = 0
-    for _ in range(ROUNDS_MAX):
-        deleted = run_transaction(lambda session: bounds.forget_old(session, today=business_day(now())))
-        total += deleted
-        if not deleted:
-            break
+    total = run_rounds(lambda session: bounds.forget_old(session, today=business_day(now())), rounds_max=ROUNDS_MAX)
     log.info("old_bounds_forgotten", rows=total, scheduled_at=timestamp)

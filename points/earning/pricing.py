@@ -314,7 +314,7 @@ def forget() -> None:
 
 def read(session: Session) -> Tariffs:
     """Every tariff of the database, newest first."""
-    factors = {(row.method_id, row.key): row.micrograms_per_unit for row in session.scalars(sa.select(Factor))}
+    factors = loaded_factors(session)
     rows: dict[str, list[EarningRule | GradeTerm | BoundLimit]] = {}
     for found in (
         session.scalars(sa.select(EarningRule)),
@@ -325,6 +325,11 @@ def read(session: Session) -> Tariffs:
             rows.setdefault(row.version_id, []).append(row)
     versions = session.scalars(sa.select(RuleVersion).order_by(RuleVersion.valid_from.desc()))
     return Tariffs(tuple(tariff_of(version, rows.get(version.id, ()), factors) for version in versions))
+
+
+def loaded_factors(session: Session) -> dict[tuple[str, str], int]:
+    """The factors of every method of the database: micrograms a unit by (method, mode)."""
+    return {(row.method_id, row.key): row.micrograms_per_unit for row in session.scalars(sa.select(Factor))}
 
 
 def tariff_of(

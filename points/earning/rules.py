@@ -3,10 +3,10 @@
 import hashlib
 import json
 import re
-import tomllib
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import date
+from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from sqlalchemy.orm import Session
 
 from points.carbon.models import Method
 from points.earning.models import Behaviour, BoundKind, BoundLimit, EarningRule, Grade, GradeTerm, RuleVersion
+from server.data_files import parse_toml, read_text
 
 FILE_BYTES_MAX = 200_000
 RULES_MAX = 500
@@ -84,22 +85,14 @@ def read_folder(folder: Path) -> list[RuleFile]:
 
 def read_file(path: Path) -> RuleFile:
     """Read and check one rules file. Raises RuleDataError."""
-    if path.stat().st_size > FILE_BYTES_MAX:
-        raise RuleDataError(f"{path.name}: larger than {FILE_BYTES_MAX} bytes")
-    try:
-        return read_text(path.name, path.read_text("utf-8"))
-    except UnicodeDecodeError as error:
-        raise RuleDataError(f"{path.name}: {error}") from error
+    return parse(path.name, read_text(path, bytes_max=FILE_BYTES_MAX, fault=RuleDataError))
 
 
-def read_text(name: str, text: str) -> RuleFile:
+def parse(name: str, text: str) -> RuleFile:
     """Check the text of a rules file; `name` is what the faults are told under. Raises RuleDataError."""
     if len(text.encode()) > FILE_BYTES_MAX:
         raise RuleDataError(f"{name}: larger than {FILE_BYTES_MAX} bytes")
-    try:
-        content = tomllib.loads(text)
-    except (tomllib.TOMLDecodeError, RecursionError) as error:
-        raise RuleDataError(f"{name}: {error}") from error
+    content = parse_toml(name, text, fault=RuleDataError)
     _check_head(name, content)
     rules = tuple(rule for raw in content.pop("rules") for rule in _read_rule(name, raw))
     if not 0 < len(rules) <= RULES_MAX:
@@ -218,23 +211,25 @@ def load(session: Session, files: list[RuleFile]) -> list[str]:
         latest = session.scalar(sa.select(sa.func.max(RuleVersion.valid_from)))
         if latest is not None and file.head["valid_from"] <= latest:
             continue
-        add(session, file)
+        _require_methods(session, file)
+        add(session, *models_of(file))
         added.append(file.head["id"])
     return added
 
 
-def add(session: Session, file: RuleFile) -> None:
-    """Add one version, which ends its predecessor the day before it begins. Raises RuleDataError (unknown method)."""
-    head = file.head
+def _require_methods(session: Session, file: RuleFile) -> None:
     for key in ("travel_method", "recycling_method"):
-        if session.get(Method, head[key]) is None:
-            raise RuleDataError(f"{head['id']}: {key} {head[key]!r} is not loaded")
+        if session.get(Method, file.head[key]) is None:
+            raise RuleDataError(f"{file.head['id']}: {key} {file.head[key]!r} is not loaded")
+
+
+def add(session: Session, version: RuleVersion, rows: Sequence[EarningRule | GradeTerm | BoundLimit]) -> None:
+    """Add a version with its rows; it ends its predecessor the day before it begins."""
     session.execute(
         sa.update(RuleVersion)
-        .where(RuleVersion.valid_to.is_(None), RuleVersion.valid_from < head["valid_from"])
-        .values(valid_to=sa.cast(sa.literal(head["valid_from"]), sa.Date) - 1)
+        .where(RuleVersion.valid_to.is_(None), RuleVersion.valid_from < version.valid_from)
+        .values(valid_to=version.valid_from - timedelta(days=1))
     )
-    version, rows = models_of(file)
     session.add(version)
     session.flush()
     session.add_all(rows)

@@ -367,11 +367,11 @@ def rule_text(*changes: tuple[str, str]) -> str:
 )
 def test_an_edition_with_a_fault_in_its_terms_is_refused_by_name(change: tuple[str, str], fault: str) -> None:
     with pytest.raises(rules.RuleDataError, match=fault):
-        rules.read_text("earning-test.toml", rule_text(change))
+        rules.parse("earning-test.toml", rule_text(change))
 
 
 def test_what_a_file_says_of_grades_and_bounds_is_what_the_award_reads(session: Session) -> None:
-    file = rules.read_text("earning-2026-2.toml", rule_text())
+    file = rules.parse("earning-2026-2.toml", rule_text())
     version, rows = rules.models_of(file)
     of_file, of_database = pricing.tariff_of(version, rows, {}), pricing.read(session).on(date(2026, 11, 25))
     assert of_database is not None

@@ -1,7 +1,6 @@
 """`flask rules …`: proposals on the machine itself. Deciding takes two signed-in people and has no command."""
 
 from collections import Counter
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -11,7 +10,7 @@ import click
 from points.earning.commands import rules
 from points.earning.proposals import jobs, proposals, published
 from points.earning.proposals.models import CONTENT_BYTES_MAX, ProposalKind
-from server.clock import business_day, now
+from server.clock import now
 from server.database import transaction
 from server.errors import DomainError
 
@@ -30,7 +29,6 @@ def try_rules(file: Path, kind: str | None, fen_per_100_points: int | None) -> N
         content = file.read_text("utf-8")
     except UnicodeDecodeError as error:
         raise click.ClickException(f"{file.name}: {error}") from error
-    today = business_day(now())
     try:
         with transaction() as session:
             latest = proposals.latest_version(session)
@@ -40,13 +38,8 @@ def try_rules(file: Path, kind: str | None, fen_per_100_points: int | None) -> N
             tariff = proposals.tariff_of(session, proposed)
     except DomainError as error:
         raise click.ClickException(f"{file.name}: {error.detail or error.title_en}") from error
-    report = jobs.replay_tariff(
-        tariff,
-        today - timedelta(days=proposals.REPLAY_DAYS),
-        today - timedelta(days=1),
-        fen_per_100_points=fen_per_100_points,
-        progress_of=None,
-    )
+    first_on, last_on = proposals.replay_period(now())
+    report = jobs.replay_tariff(tariff, first_on, last_on, fen_per_100_points=fen_per_100_points, progress_of=None)
     _print(report)
 
 

@@ -20,7 +20,7 @@ from sqlalchemy.orm import Session
 
 from points.carbon import methods
 from points.carbon.methods import MethodData, MethodDataError
-from points.carbon.models import Factor, Method, MethodKind
+from points.carbon.models import Method, MethodKind
 from points.earning import pricing, rules
 from points.earning.models import BoundLimit, EarningRule, GradeTerm, RuleVersion
 from points.earning.pricing import Tariff
@@ -168,12 +168,13 @@ def propose(
     """
     session.execute(sa.select(sa.func.pg_advisory_xact_lock(sa.func.hashtextextended("rule-proposals", 0))))
     latest = latest_version(session)
-    proposed = read(session, kind, content, base_id=None if latest is None else latest.id)
+    base_id = None if latest is None else latest.id
+    proposed = read(session, kind, content, base_id=base_id)
     version = proposed.version
-    _require_day_ahead(session, version.valid_from, now=now, ahead=DECIDED_AHEAD)
+    _require_day_ahead(latest, version.valid_from, now=now, ahead=DECIDED_AHEAD)
     subject_id = version.id if proposed.method is None else proposed.method.id
     _require_names_free(session, proposed)
-    _rehearse(session, read(session, kind, content, base_id=None if latest is None else latest.id))
+    _rehearse(session, proposed)
     still_open = sa.select(sa.func.count()).where(RuleProposal.state == ProposalState.PROPOSED)
     if (session.scalar(still_open) or 0) >= OPEN_PROPOSALS_MAX:
         raise TooManyProposals
@@ -182,7 +183,7 @@ def propose(
         kind=kind,
         subject_id=subject_id,
         version_id=version.id,
-        base_version_id=None if latest is None else latest.id,
+        base_version_id=base_id,
         content=content,
         content_sha256=hashlib.sha256(content.encode()).digest(),
         valid_from=version.valid_from,
@@ -195,11 +196,11 @@ def propose(
     )
     session.add(proposal)
     session.flush()
-    today = business_day(now)
+    first_on, last_on = replay_period(now)
     replay = RuleReplay(
         proposal_id=proposal.id,
-        first_on=today - timedelta(days=REPLAY_DAYS),
-        last_on=today - timedelta(days=1),
+        first_on=first_on,
+        last_on=last_on,
         attempts=0,
         days_done=0,
         activities_done=0,
@@ -227,13 +228,13 @@ def replay_again(
     seen = proposal_for(session, proposal_id)
     if seen.proposal.state is not ProposalState.PROPOSED:
         raise ProposalClosed(state=seen.proposal.state.value)
-    today = business_day(now)
+    first_on, last_on = replay_period(now)
     again = session.scalars(
         sa.update(RuleReplay)
         .where(RuleReplay.proposal_id == proposal_id, RuleReplay.attempts < ATTEMPTS_MAX)
         .values(
-            first_on=today - timedelta(days=REPLAY_DAYS),
-            last_on=today - timedelta(days=1),
+            first_on=first_on,
+            last_on=last_on,
             days_done=0,
             activities_done=0,
             started_at=None,
@@ -259,25 +260,13 @@ def approve(
     Raises NotFound, ProposalOwn, ProposalTooSoon, ProposalNotReplayed, ProposalOutdated, ProposalNameTaken,
     ProposalClosed, PreconditionFailed.
     """
-    found = proposal_for(session, proposal_id)
-    if found.proposal.proposed_by == actor.id:
-        raise ProposalOwn
-    _require_open(found.proposal, version)
-    _require_day_ahead(session, found.proposal.valid_from, now=now, ahead=DECIDED_AHEAD)
-    _require_up_to_date(session, found.proposal)
+    found = _to_decide_on(session, actor, proposal_id, version)
+    latest = latest_version(session)
+    _require_day_ahead(latest, found.proposal.valid_from, now=now, ahead=DECIDED_AHEAD)
+    if _is_outdated(found.proposal, latest):
+        raise ProposalOutdated
     _require_names_free(session, read(session, found.kind, found.content, base_id=found.base_version_id))
-    approved = _move(
-        session,
-        actor,
-        found,
-        "rules.approve",
-        now=now,
-        reason=reason,
-        state=ProposalState.APPROVED,
-        decided_by=actor.id,
-        decided_at=now,
-        decision_reason=reason,
-    )
+    approved = _decide(session, actor, found, "rules.approve", ProposalState.APPROVED, reason=reason, now=now)
     # Looked at with the proposal held: one that was begun anew at this moment is waited for, and seen as unfinished.
     session.refresh(approved.replay)
     if approved.replay.report is None:
@@ -289,22 +278,8 @@ def reject(
     session: Session, actor: Actor, proposal_id: UUID, *, version: int, reason: str, now: datetime
 ) -> ProposalSeen:
     """Turn down what another person proposed. Raises NotFound, ProposalOwn, ProposalClosed, PreconditionFailed."""
-    found = proposal_for(session, proposal_id)
-    if found.proposal.proposed_by == actor.id:
-        raise ProposalOwn
-    _require_open(found.proposal, version)
-    return _move(
-        session,
-        actor,
-        found,
-        "rules.reject",
-        now=now,
-        reason=reason,
-        state=ProposalState.REJECTED,
-        decided_by=actor.id,
-        decided_at=now,
-        decision_reason=reason,
-    )
+    found = _to_decide_on(session, actor, proposal_id, version)
+    return _decide(session, actor, found, "rules.reject", ProposalState.REJECTED, reason=reason, now=now)
 
 
 def withdraw(
@@ -361,23 +336,19 @@ def enact(session: Session, proposal_id: UUID, *, now: datetime) -> ProposalStat
     if can_be:
         latest = latest_version(session)
         overtaken = latest is not None and latest.valid_from >= proposal.valid_from
-        other_base = proposal.kind is ProposalKind.METHOD and (latest is None or latest.id != proposal.base_version_id)
-        can_be = not (overtaken or other_base)
-    values: dict[str, Any] = {"state": ProposalState.LAPSED}
-    if can_be:
-        values = {"state": ProposalState.ENACTED, "enacted_at": now}
+        can_be = not (overtaken or _is_outdated(proposal, latest))
+    state = ProposalState.ENACTED if can_be else ProposalState.LAPSED
     moved = session.scalar(
         sa.update(RuleProposal)
         .where(RuleProposal.id == proposal_id, RuleProposal.version == proposal.version)
         .where(RuleProposal.state.in_((ProposalState.PROPOSED, ProposalState.APPROVED)))
-        .values(version=RuleProposal.version + 1, **values)
+        .values(version=RuleProposal.version + 1, state=state, enacted_at=now if can_be else None)
         .returning(RuleProposal.id)
     )
     if moved is None:
         return None
     if can_be:
         _write(session, read(session, proposal.kind, proposal.content, base_id=proposal.base_version_id))
-    state: ProposalState = values["state"]
     audit.record(session, None, f"rules.{state.value}", f"rule-proposal:{proposal_id}", now=now)
     title_zh, title_en = _OUTCOMES[state]
     notices.tell(
@@ -419,19 +390,16 @@ def _rehearse(session: Session, proposed: Proposed) -> None:
 def _write(session: Session, proposed: Proposed) -> None:
     if proposed.method is not None:
         methods.add(session, proposed.method)
-    version = proposed.version
-    session.execute(
-        sa.update(RuleVersion)
-        .where(RuleVersion.valid_to.is_(None), RuleVersion.valid_from < version.valid_from)
-        .values(valid_to=version.valid_from - timedelta(days=1))
-    )
-    session.add(version)
-    session.flush()
-    session.add_all(proposed.rows)
-    session.flush()
+    rules.add(session, proposed.version, proposed.rows)
 
 
 # Reading
+
+
+def replay_period(now: datetime) -> tuple[date, date]:
+    """The business days that a replay begun at this moment looks at: the last REPLAY_DAYS, without today's."""
+    today = business_day(now)
+    return today - timedelta(days=REPLAY_DAYS), today - timedelta(days=1)
 
 
 def proposal_for(session: Session, proposal_id: UUID) -> ProposalSeen:
@@ -476,10 +444,10 @@ def read(session: Session, kind: ProposalKind, content: str, *, base_id: str | N
         raise ProposalInvalid(f"a line has at most {LINE_LENGTH_MAX} characters")
     try:
         if kind is ProposalKind.RULES:
-            version, rows = rules.models_of(rules.read_text("proposal", content))
+            version, rows = rules.models_of(rules.parse("proposal", content))
             _require_methods(session, version)
             return Proposed(version, rows, None)
-        method = methods.read_text("proposal", content)
+        method = methods.parse("proposal", content)
     except (RuleDataError, MethodDataError) as error:
         raise ProposalInvalid(str(error)[:500]) from error
     except RecursionError as error:
@@ -531,7 +499,7 @@ def _copy(row: Any, **changes: Any) -> Any:
 
 def tariff_of(session: Session, proposed: Proposed) -> Tariff:
     """A proposed version as a tariff, its method's factors among those that are loaded."""
-    factors = {(row.method_id, row.key): row.micrograms_per_unit for row in session.scalars(sa.select(Factor))}
+    factors = pricing.loaded_factors(session)
     if proposed.method is not None:
         for factor in proposed.method.factors:
             factors[(proposed.method.id, factor.key)] = factor.micrograms_per_unit
@@ -541,8 +509,7 @@ def tariff_of(session: Session, proposed: Proposed) -> Tariff:
 # Guards
 
 
-def _require_day_ahead(session: Session, day: date, *, now: datetime, ahead: timedelta) -> None:
-    latest = latest_version(session)
+def _require_day_ahead(latest: RuleVersion | None, day: date, *, now: datetime, ahead: timedelta) -> None:
     earliest = business_day(now + ahead) + timedelta(days=1)
     if latest is not None:
         earliest = max(earliest, latest.valid_from + timedelta(days=1))
@@ -558,10 +525,17 @@ def _require_names_free(session: Session, proposed: Proposed) -> None:
         raise ProposalNameTaken
 
 
-def _require_up_to_date(session: Session, proposal: RuleProposal) -> None:
-    latest = latest_version(session)
-    if proposal.kind is ProposalKind.METHOD and (latest is None or latest.id != proposal.base_version_id):
-        raise ProposalOutdated
+def _is_outdated(proposal: RuleProposal, latest: RuleVersion | None) -> bool:
+    """Whether a method would bring back the rules that it was proposed for: others are the latest by now."""
+    return proposal.kind is ProposalKind.METHOD and (latest is None or latest.id != proposal.base_version_id)
+
+
+def _to_decide_on(session: Session, actor: Actor, proposal_id: UUID, version: int) -> ProposalSeen:
+    found = proposal_for(session, proposal_id)
+    if found.proposal.proposed_by == actor.id:
+        raise ProposalOwn
+    _require_open(found.proposal, version)
+    return found
 
 
 def _require_open(proposal: RuleProposal, version: int, *, approved_too: bool = False) -> None:
@@ -570,6 +544,13 @@ def _require_open(proposal: RuleProposal, version: int, *, approved_too: bool = 
         raise ProposalClosed(state=proposal.state.value)
     if proposal.version != version:
         raise PreconditionFailed
+
+
+def _decide(
+    session: Session, actor: Actor, seen: ProposalSeen, act: str, state: ProposalState, *, reason: str, now: datetime
+) -> ProposalSeen:
+    decision = {"decided_by": actor.id, "decided_at": now, "decision_reason": reason}
+    return _move(session, actor, seen, act, now=now, reason=reason, state=state, **decision)
 
 
 def _move(

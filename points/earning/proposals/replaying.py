@@ -16,10 +16,10 @@ from points.earning.bounds import Key
 from points.earning.claims import Claim, Reason
 from points.earning.models import Behaviour, Grade, Outcome
 from points.earning.pricing import Priced, Tariff, Tariffs
-from server.clock import business_day, day_start
+from points.earning.releasing import RESTORED
+from server.clock import business_day, day_start, week_start
 
 STREET_LENGTH = 9  # digits of an official code
-NOT_PRICED_BY_THE_RULES = "restored"  # the source of what was paid again after an appeal, at its old worth
 
 # Refusals that the rules, and what else was paid under them, decide. Any other stays whatever the rules are.
 BY_THE_RULES = frozenset(
@@ -153,7 +153,7 @@ class Replay:
             self.held += counted
             return
         claim = self._claim_of(recorded)
-        if recorded.source == NOT_PRICED_BY_THE_RULES:
+        if recorded.source == RESTORED:  # paid again after an appeal, at its old worth and not by the rules
             points, saved_mg, method_id, reason = recorded.points, recorded.saved_co2e_mg, recorded.method_id, None
         else:
             points, saved_mg, method_id, reason = self._replayed(recorded, claim)
@@ -289,7 +289,7 @@ class Replay:
 
 def weeks(first_on: date, last_on: date) -> Iterator[tuple[date, date]]:
     """The weeks to read, Monday and last day: caps of the first week count what came before the period too."""
-    monday = first_on - timedelta(days=first_on.weekday())
+    monday = week_start(first_on)
     while monday <= last_on:
         yield monday, min(monday + timedelta(days=6), last_on)
         monday += timedelta(days=7)

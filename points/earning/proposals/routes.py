@@ -1,5 +1,6 @@
 """Changing the rules over HTTP: the district proposes, sees a replay, and another person decides."""
 
+from collections.abc import Callable
 from typing import Any
 from uuid import UUID
 
@@ -24,7 +25,7 @@ from server.entries import TRIMMED_LINE
 from server.etags import VersionHeader, etag_of, version_of
 from server.idempotency import idempotent
 from server.paging import Page, PageQuery
-from server.places.district_data import read_district_code
+from server.places.own_district import require_district
 
 blueprint = Blueprint(
     "rule-proposals",
@@ -36,6 +37,9 @@ blueprint = Blueprint(
 
 # What fits into a request (`server.limits`); the packaged rules are a fifth of it.
 CONTENT_LENGTH_MAX = 60_000
+
+# A proposal with the ETag of its version, by which the next step names what it is about.
+Tagged = tuple[ProposalSeen, int, dict[str, str]]
 
 
 class RuleProposalEntry(ma.Schema):
@@ -233,13 +237,19 @@ class RuleHistoryView(ma.Schema):
     adopted = ma.fields.Nested(RuleHistoryProposalView, required=True, allow_none=True)
 
 
-def _require_district() -> None:
-    """Raise NotFound unless the actor answers for the whole district of this service."""
-    actor().require_cover(read_district_code(current_app.extensions["tanpuhui_settings"].district_folder))
+def _tagged(seen: ProposalSeen) -> Tagged:
+    return seen, 200, etag_of(seen.proposal.version)
 
 
-def _tagged(seen: ProposalSeen) -> tuple[ProposalSeen, dict[str, str]]:
-    return seen, etag_of(seen.proposal.version)
+def _take_step(
+    step: Callable[..., ProposalSeen], header: dict[str, Any], entry: dict[str, Any], proposal_id: UUID
+) -> Tagged:
+    """Approve, reject or withdraw what the caller has read as the version that the header names."""
+    require_district()
+    version = version_of(header["if_match"])
+    return _tagged(
+        run_transaction(lambda session: step(session, actor(), proposal_id, version=version, now=now(), **entry))
+    )
 
 
 @blueprint.post("/rule-proposals")
@@ -249,7 +259,7 @@ def _tagged(seen: ProposalSeen) -> tuple[ProposalSeen, dict[str, str]]:
 @blueprint.response(201, RuleProposalView)
 def propose_rules(entry: dict[str, Any]) -> ProposalSeen:
     """提出规则变更. Propose a version of the rules or a method; a job replays the last 30 days under it."""
-    _require_district()
+    require_district()
     jobs = current_app.extensions["tanpuhui_jobs"]
     return run_transaction(lambda session: proposals.propose(session, actor(), jobs=jobs, now=now(), **entry))
 
@@ -260,7 +270,7 @@ def propose_rules(entry: dict[str, Any]) -> ProposalSeen:
 @blueprint.response(200, page_schema(RuleProposalHeadView))
 def list_rule_proposals(query: dict[str, Any]) -> Page[ProposalSeen]:
     """规则变更列表. Every proposal, the newest first."""
-    _require_district()
+    require_district()
     with transaction() as session:
         return proposals.list_proposals(session, **query)
 
@@ -268,12 +278,11 @@ def list_rule_proposals(query: dict[str, Any]) -> Page[ProposalSeen]:
 @blueprint.get("/rule-proposals/<uuid:proposal_id>")
 @require(Permission.RULES_PROPOSE)
 @blueprint.response(200, RuleProposalView)
-def read_rule_proposal(proposal_id: UUID) -> tuple[ProposalSeen, int, dict[str, str]]:
+def read_rule_proposal(proposal_id: UUID) -> Tagged:
     """规则变更. A proposal with its text, and what the replay found."""
-    _require_district()
+    require_district()
     with transaction() as session:
-        seen, tag = _tagged(proposals.proposal_for(session, proposal_id))
-    return seen, 200, tag
+        return _tagged(proposals.proposal_for(session, proposal_id))
 
 
 @blueprint.post("/rule-proposals/<uuid:proposal_id>/replay")
@@ -282,7 +291,7 @@ def read_rule_proposal(proposal_id: UUID) -> tuple[ProposalSeen, int, dict[str, 
 @blueprint.response(202, RuleProposalView)
 def replay_rule_proposal(proposal_id: UUID) -> ProposalSeen:
     """重新试算. Replay the last 30 days once more, as they are by now."""
-    _require_district()
+    require_district()
     jobs = current_app.extensions["tanpuhui_jobs"]
     return run_transaction(lambda session: proposals.replay_again(session, actor(), proposal_id, jobs=jobs, now=now()))
 
@@ -293,18 +302,9 @@ def replay_rule_proposal(proposal_id: UUID) -> ProposalSeen:
 @blueprint.arguments(VersionHeader, location="headers")
 @blueprint.arguments(ProposalDecisionEntry)
 @blueprint.response(200, RuleProposalView)
-def approve_rule_proposal(
-    header: dict[str, Any], entry: dict[str, Any], proposal_id: UUID
-) -> tuple[ProposalSeen, int, dict[str, str]]:
+def approve_rule_proposal(header: dict[str, Any], entry: dict[str, Any], proposal_id: UUID) -> Tagged:
     """批准规则变更. Approve what another person proposed; it takes effect at the start of its day."""
-    _require_district()
-    version = version_of(header["if_match"])
-    seen, tag = _tagged(
-        run_transaction(
-            lambda session: proposals.approve(session, actor(), proposal_id, version=version, now=now(), **entry)
-        )
-    )
-    return seen, 200, tag
+    return _take_step(proposals.approve, header, entry, proposal_id)
 
 
 @blueprint.post("/rule-proposals/<uuid:proposal_id>/rejection")
@@ -313,18 +313,9 @@ def approve_rule_proposal(
 @blueprint.arguments(VersionHeader, location="headers")
 @blueprint.arguments(ProposalDecisionEntry)
 @blueprint.response(200, RuleProposalView)
-def reject_rule_proposal(
-    header: dict[str, Any], entry: dict[str, Any], proposal_id: UUID
-) -> tuple[ProposalSeen, int, dict[str, str]]:
+def reject_rule_proposal(header: dict[str, Any], entry: dict[str, Any], proposal_id: UUID) -> Tagged:
     """否决规则变更. Turn down what another person proposed."""
-    _require_district()
-    version = version_of(header["if_match"])
-    seen, tag = _tagged(
-        run_transaction(
-            lambda session: proposals.reject(session, actor(), proposal_id, version=version, now=now(), **entry)
-        )
-    )
-    return seen, 200, tag
+    return _take_step(proposals.reject, header, entry, proposal_id)
 
 
 @blueprint.post("/rule-proposals/<uuid:proposal_id>/withdrawal")
@@ -333,18 +324,9 @@ def reject_rule_proposal(
 @blueprint.arguments(VersionHeader, location="headers")
 @blueprint.arguments(ProposalDecisionEntry)
 @blueprint.response(200, RuleProposalView)
-def withdraw_rule_proposal(
-    header: dict[str, Any], entry: dict[str, Any], proposal_id: UUID
-) -> tuple[ProposalSeen, int, dict[str, str]]:
+def withdraw_rule_proposal(header: dict[str, Any], entry: dict[str, Any], proposal_id: UUID) -> Tagged:
     """撤回规则变更. Withdraw a proposal, approved or not, as long as it is not written into the rules."""
-    _require_district()
-    version = version_of(header["if_match"])
-    seen, tag = _tagged(
-        run_transaction(
-            lambda session: proposals.withdraw(session, actor(), proposal_id, version=version, now=now(), **entry)
-        )
-    )
-    return seen, 200, tag
+    return _take_step(proposals.withdraw, header, entry, proposal_id)
 
 
 @blueprint.get("/rule-history")
@@ -353,7 +335,7 @@ def withdraw_rule_proposal(
 @blueprint.response(200, page_schema(RuleHistoryView))
 def list_rule_history(query: dict[str, Any]) -> Page[dict[str, Any]]:
     """规则沿革. Every version: who proposed and approved it, when and why."""
-    _require_district()
+    require_district()
     with transaction() as session:
         page = published.history(session, **query)
     return Page([_history_members(entry) for entry in page.items], page.next_cursor)
