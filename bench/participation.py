@@ -24,7 +24,7 @@ from server.access import Role
 from server.clock import business_day, now
 from server.database import new_id, transaction
 from server.people import sessions
-from server.people.models import Staff
+from server.people.models import Staff, StaffLink
 
 ALL_RESIDENTS = 890_000
 # A third of all residents records something on any day.
@@ -113,7 +113,7 @@ def _add_day(connection: psycopg.Connection, days_ago: int) -> None:
 
 
 def readers(on: Stage) -> list[str]:
-    """Access tokens of members of the district's staff."""
+    """Access tokens of members of the district's staff, who may decide about residents' records as well."""
     tokens = []
     with on.app.app_context(), transaction() as session:
         for _ in range(READERS):
@@ -127,6 +127,7 @@ def readers(on: Stage) -> list[str]:
             )
             session.add(member)
             session.flush()
+            session.add(StaffLink(staff_id=member.id, statement="bench", made_at=now()))
             tokens.append(sessions.begin(session, member.id, is_resident=False, now=now()).access_token)
     return tokens
 
@@ -139,11 +140,15 @@ def _count(on: Stage) -> float:
     return time.perf_counter() - began
 
 
-def _read(on: Stage, tokens: Sequence[str], seconds: float) -> Run:
-    """One reader after the other asks for the whole page."""
-    requests = [request("GET", PAGE, {"Authorization": f"Bearer {token}"}) for token in tokens]
+def read_in_turn(on: Stage, tokens: Sequence[str], path: str, seconds: float) -> Run:
+    """One reader after the other asks for the same page."""
+    requests = [request("GET", path, {"Authorization": f"Bearer {token}"}) for token in tokens]
     drive(on.server, [requests])  # each worker's first answer prepares its statements
-    run = drive(on.server, [requests * 14], seconds=seconds)
+    return drive(on.server, [requests * 14], seconds=seconds)
+
+
+def _read(on: Stage, tokens: Sequence[str], seconds: float) -> Run:
+    run = read_in_turn(on, tokens, PAGE, seconds)
     items = json.loads(run.answers[0][1])["items"]
     if len(items) != PLACES or not items[0]["figures"]["participants"]:
         raise AssertionError(f"the page holds {len(items)} places")

@@ -4,7 +4,6 @@ Runs alone with `python -m bench.review`; a page must take at most 50 ms.
 """
 
 import json
-import secrets
 import sys
 import time
 from collections.abc import Sequence
@@ -14,23 +13,20 @@ import psycopg
 
 from bench.figures import latency_words, percentile_ms
 from bench.load import drive, request
+from bench.participation import read_in_turn, readers
 from bench.running import end_tidily_when_terminated
 from bench.stage import Stage, stage
 from points.review import detecting, detectors, editions
 from points.review.jobs import open_everything_waiting
-from server.access import Role
 from server.clock import now
-from server.database import new_id, transaction
+from server.database import transaction
 from server.paging import encode
-from server.people import sessions
-from server.people.models import Staff, StaffLink
 
 HELD = 100_000
 PAID = 500_000
-READERS = 40
 PAGE_MS_MAX = 50.0
 REASONS = ("burst", "shared-device", "same-place-and-second", "impossible-pair", "weight-outlier", "ride-unconfirmed")
-DISTRICT, STREET, COMMUNITY = "120104", "120104001", "120104001001"
+STREET, COMMUNITY = "120104001", "120104001001"
 
 # The first page of everything, deep pages, and what is rare, common or absent under each filter.
 PAGES = {
@@ -77,7 +73,7 @@ def measure(on: Stage, seconds: float, *, held: int = HELD, paid: int = PAID) ->
             opened = open_everything_waiting()
         result.lines.append(f"{opened:,} 条待审入队 put into the queue: {time.perf_counter() - began:.1f} s")
         connection.execute("VACUUM ANALYZE")
-        tokens = _readers(on)
+        tokens = readers(on)
         for name, query in PAGES.items():
             _read(on, tokens, name, query.format(deep=_deep(connection)), seconds, result)
         _decide(on, connection, tokens, result)
@@ -118,26 +114,6 @@ def _add_activities(connection: psycopg.Connection, count: int, outcome: str) ->
     )
 
 
-def _readers(on: Stage) -> list[str]:
-    """Access tokens of members of the district's staff who may decide."""
-    tokens = []
-    with on.app.app_context(), transaction() as session:
-        for _ in range(READERS):
-            member = Staff(
-                id=new_id(),
-                name=f"bench-{secrets.token_hex(6)}",
-                password_hash="unusable",  # noqa: S106 -- nobody signs in with it
-                role=Role.DISTRICT,
-                division=DISTRICT,
-                created_at=now(),
-            )
-            session.add(member)
-            session.flush()
-            session.add(StaffLink(staff_id=member.id, statement="bench", made_at=now()))
-            tokens.append(sessions.begin(session, member.id, is_resident=False, now=now()).access_token)
-    return tokens
-
-
 def _deep(connection: psycopg.Connection) -> str:
     """A cursor in the middle of the queue."""
     middle = "SELECT id FROM review_case ORDER BY id OFFSET (SELECT count(*) / 2 FROM review_case) LIMIT 1"
@@ -145,11 +121,7 @@ def _deep(connection: psycopg.Connection) -> str:
 
 
 def _read(on: Stage, tokens: Sequence[str], name: str, query: str, seconds: float, result: Result) -> None:
-    """One reader after the other asks for the same page."""
-    path = f"/api/v1/review/cases?{query}"
-    requests = [request("GET", path, {"Authorization": f"Bearer {token}"}) for token in tokens]
-    drive(on.server, [requests])  # each worker's first answer prepares its statements
-    run = drive(on.server, [requests * 14], seconds=seconds)
+    run = read_in_turn(on, tokens, f"/api/v1/review/cases?{query}", seconds)
     status, body = run.answers[0]
     if status != 200:
         raise AssertionError(f"{name}: {status} {body[:300]!r}")

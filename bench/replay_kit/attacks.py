@@ -208,15 +208,7 @@ def _leaked(family: Family, _town: Town, on: date, rng: random.Random) -> Iterat
         member = f"{family.code}-{person.number}"
         for number in range(5):
             start = _moment(on, 6 + number * 0.9 + rng.random() * 0.1)
-            yield events.feed_line(
-                received_at,
-                kind="ride",
-                member=member,
-                mode="metro",
-                started_at=start.isoformat(),
-                ended_at=(start + timedelta(minutes=30)).isoformat(),
-                distance_m=rng.randint(6000, 12_000),
-            )
+            yield events.ride_line(received_at, member, start, 30, rng.randint(6000, 12_000))
         for category in ("kitchen", "recyclable", "hazardous"):
             yield _line(received_at, kind="bin-drop", member=member, category=category, at=at)
         yield _line(
@@ -239,15 +231,7 @@ def _scattered(family: Family, town: Town, on: date, rng: random.Random) -> Iter
         received_at = _moment(on, 21.8)
         for hour in (7.2, 12.3, 18.1):
             start = _moment(on, hour + rng.uniform(-0.4, 0.4)).replace(microsecond=0)
-            yield events.feed_line(
-                received_at,
-                kind="ride",
-                member=member,
-                mode="metro",
-                started_at=start.isoformat(),
-                ended_at=(start + timedelta(minutes=22)).isoformat(),
-                distance_m=rng.randint(5000, 9000),
-            )
+            yield events.ride_line(received_at, member, start, 22, rng.randint(5000, 9000))
         at = _moment(on, rng.uniform(19.3, 21)).replace(microsecond=0)
         for category in ("kitchen", "recyclable", "hazardous"):
             at += timedelta(seconds=rng.randint(5, 30))

@@ -56,12 +56,11 @@ class Plan:
 
 @dataclass(slots=True)
 class Run:
-    """A run in progress: the town, the families, and what was sent."""
+    """A run in progress: the town, the families, and the seconds that each part took."""
 
     plan: Plan
     town: Town
     families: list[Family]
-    sent: Counter[str] = field(default_factory=Counter)
     seconds: Counter[str] = field(default_factory=Counter)
 
     @property
@@ -137,7 +136,6 @@ def _events_of(run: Run, on: date, number: int) -> list[Event]:
         copier = next(family for family in run.families if family.code == "copied-tracks")
         room = TRACKS_SEEN_MAX - len(copier.seen)
         copier.seen += [event.fixes for event in found if isinstance(event, Walk)][:room]
-    run.sent.update(type(event).__name__ for event in found)
     return found
 
 

@@ -147,6 +147,19 @@ def feed_line(received_at: datetime, **members: object) -> FeedLine:
     return FeedLine(received_at, json.dumps({"id": _id(), **members}).encode())
 
 
+def ride_line(received_at: datetime, member: str, start: datetime, minutes: float, distance_m: int) -> FeedLine:
+    """A line of the feed about a ride on the metro."""
+    return feed_line(
+        received_at,
+        kind="ride",
+        member=member,
+        mode="metro",
+        started_at=start.isoformat(),
+        ended_at=(start + timedelta(minutes=minutes)).isoformat(),
+        distance_m=distance_m,
+    )
+
+
 def walk(person: Person, site: Site, start: datetime, rng: random.Random, *, gap: bool = False) -> list[RawFix]:
     """A walk of some ten minutes from a site, a fix every five seconds, with a receiver's slow errors and its noise.
 

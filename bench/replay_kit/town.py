@@ -71,12 +71,11 @@ class Site:
 
 @dataclass(slots=True)
 class Town:
-    """Everybody and every place. `rng` is the town's own chance; each day has another."""
+    """Everybody and every place."""
 
     seed: int
     people: list[Person]
     sites: list[Site]
-    rng: random.Random
     partner: Partner | None = None
     carried: dict[int, list[Person]] = field(default_factory=dict)  # by the number of whoever carries for them
 
@@ -104,7 +103,7 @@ def build(seed: int, residents_count: int) -> Town:
     for person in _free(people, rng, max(2, min(40, residents_count // 100))):
         person.hard, person.commute = "tracker", "none"
     _households(people, rng)
-    return Town(seed, people, sites, rng)
+    return Town(seed, people, sites)
 
 
 def fill(town: Town, session: Session, *, data_key: bytes, now: datetime) -> None:

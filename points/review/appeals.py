@@ -168,8 +168,6 @@ def _on_decision(session: Session, case: Case, decision: Decision, now: datetime
 
 KIND = Kind(
     CaseKind.APPEAL,
-    "申诉",
-    "An appeal",
     _on_decision,
     told={
         Verdict.GRANTED: ("您的申诉已获支持", "Your appeal was upheld"),

@@ -144,9 +144,10 @@ class WholeCase(SeenCase):
     appeal_text: str | None
 
 
-def seen(case: Case, target_days: int) -> SeenCase:
+def seen(session: Session, case: Case, *, now: datetime) -> SeenCase:
     """The case as staff see it."""
-    return SeenCase(case, *texts_of(case.reason), case.opened_at + timedelta(days=target_days))
+    target = timedelta(days=editions.terms_at(session, now).target_days)
+    return SeenCase(case, *texts_of(case.reason), case.opened_at + target)
 
 
 def texts_of(reason: str) -> tuple[str | None, str | None]:
@@ -163,10 +164,7 @@ def queue(
 
     Raises NotFound for a place outside the scope, BadCursor.
     """
-    scope = actor.division or ""
-    if wanted.within is not None:
-        actor.require_cover(wanted.within)
-        scope = wanted.within
+    scope = scope_of(actor, wanted.within)
     found = sa.select(*Case.__table__.columns).where(in_scope(scope), *_fitting(wanted, now)).order_by(Case.id)
     if cursor is not None:
         found = found.where(Case.id > decode(cursor, tuple[UUID])[0])
@@ -176,6 +174,14 @@ def queue(
         reason_zh, reason_en = texts_of(row["reason"])
         rows.append({**row, "reason_zh": reason_zh, "reason_en": reason_en, "due_at": row["opened_at"] + target})
     return page_of(rows, limit, lambda row: (row["id"],))
+
+
+def scope_of(actor: Actor, within: str | None) -> str:
+    """The division that is asked about: one in the actor's scope, or all of it. Raises NotFound."""
+    if within is None:
+        return actor.division or ""
+    actor.require_cover(within)
+    return within
 
 
 def in_scope(division: str) -> sa.ColumnElement[bool]:
@@ -240,7 +246,7 @@ def read(session: Session, actor: Actor, case_id: UUID, *, now: datetime) -> Who
         .where(Activity.resident_id == case.resident_id, Activity.id.in_(activities_of(session, case)))
         .order_by(Activity.id)
     ).all()
-    base = seen(case, editions.terms_at(session, now).target_days)
+    base = seen(session, case, now=now)
     return WholeCase(case, base.reason_zh, base.reason_en, base.due_at, records, decisions, appeal)
 
 
@@ -288,7 +294,7 @@ def _assign(
         raise CaseEnded if case_for(session, actor, case.id).state not in STANDING else CaseAssignedToAnother
     act = "review.take" if assigned_to else "review.give-back"
     audit.record(session, actor, act, f"case:{case.id}", now=now)
-    return seen(assigned, editions.terms_at(session, now).target_days)
+    return seen(session, assigned, now=now)
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session, aliased
 
 from points.earning.models import Activity
-from points.review import cases, editions
+from points.review import cases
 from points.review.cases import ASSIGNED_FOR, CaseAssignedToAnother, CaseEnded, SeenCase
 from points.review.kinds import Decision, Kind
 from points.review.models import STANDING, Case, CaseActivity, CaseDecision, CaseKind, CaseState, Verdict
@@ -82,6 +82,13 @@ def decide(
     Raises NotFound, CaseEnded, CaseAssignedToAnother, SecondPersonNeeded, OwnWork, DecidedBefore, StaffUnlinked,
     ServesOwnHousehold, and what the kind's own rules raise.
     """
+    return cases.seen(session, _decided(session, actor, kinds, case_id, verdict, reason, now=now), now=now)
+
+
+def _decided(
+    session: Session, actor: Actor, kinds: Kinds, case_id: UUID, verdict: Verdict, reason: str, *, now: datetime
+) -> Case:
+    """The case, decided; `decide` says how, and adds what only its answer needs: of many nobody reads it."""
     case = cases.case_for(session, actor, case_id)
     accounts = staff_links.accounts_of(session, actor.id)
     # Locked by the write and read anew with it: a colleague's decision at this moment, or what a lead comes to list, is
@@ -107,7 +114,7 @@ def decide(
         kind = kinds[locked.kind]
         kind.on_decision(session, locked, decision, now)
         _tell(session, locked, kind, verdict, now=now)
-    return cases.seen(locked, editions.terms_at(session, now).target_days)
+    return locked
 
 
 def take(session: Session, actor: Actor, case_id: UUID, *, now: datetime) -> SeenCase:
@@ -263,9 +270,7 @@ def decide_many(
 def _one_of_many(session: Session, actor: Actor, kinds: Kinds, entry: Mapping[str, Any], *, now: datetime) -> OneOfMany:
     try:
         with session.begin_nested():
-            decided = decide(
-                session, actor, kinds, entry["case_id"], verdict=entry["verdict"], reason=entry["reason"], now=now
-            )
-            return OneOfMany(entry["case_id"], decided.case.state, None, None, None)
+            decided = _decided(session, actor, kinds, entry["case_id"], entry["verdict"], entry["reason"], now=now)
+            return OneOfMany(entry["case_id"], decided.state, None, None, None)
     except DomainError as refusal:
         return OneOfMany(entry["case_id"], None, refusal.code, refusal.title_zh, refusal.title_en)

@@ -46,12 +46,11 @@ class Window:
 class Detector:
     """One way of looking. `find` reads, set-based, and yields what it finds; it may find the same again.
 
-    It gets the edition's figures under `code`; without them it is off, unless it brings its own (`figures_needed`).
+    It gets the edition's figures under `code`; without them it is off.
     """
 
     code: str
     find: Callable[[Session, Window, Figures], Iterator[Finding]]
-    figures_needed: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +115,7 @@ def look(session: Session, desk: Desk, *, since: datetime, until: datetime, now:
 def _found(session: Session, desk: Desk, window: Window, terms: Terms) -> Iterator[Finding]:
     for detector in desk.detectors:
         figures = terms.detectors.get(detector.code)
-        if figures is None and detector.figures_needed:
+        if figures is None:
             continue
         # Of each its own share: whoever floods one of them blinds none of the others.
-        yield from islice(detector.find(session, window, figures or {}), FINDINGS_MAX)
+        yield from islice(detector.find(session, window, figures), FINDINGS_MAX)

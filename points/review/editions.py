@@ -7,7 +7,6 @@ that were in force when it was opened.
 import hashlib
 import json
 import re
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import date, datetime
@@ -19,6 +18,7 @@ from sqlalchemy.orm import Session
 
 from points.review.models import Edition
 from server.clock import business_day
+from server.data_files import read_toml
 from server.places.models import Confidence
 
 FILE_BYTES_MAX = 65_536
@@ -124,12 +124,7 @@ def read_folder(folder: Path) -> list[EditionFile]:
 
 def read_file(path: Path) -> EditionFile:
     """Read and check one file. Raises ReviewDataError."""
-    if path.stat().st_size > FILE_BYTES_MAX:
-        raise ReviewDataError(f"{path.name}: larger than {FILE_BYTES_MAX} bytes")
-    try:
-        content = tomllib.loads(path.read_text("utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ReviewDataError(f"{path.name}: {error}") from error
+    content = read_toml(path, bytes_max=FILE_BYTES_MAX, fault=ReviewDataError)
     valid_from = _check_head(path.name, content)
     _check_figures(path.name, "review", content.get("review"), _REVIEW)
     detectors = content.get("detectors", {})

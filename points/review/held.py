@@ -105,8 +105,6 @@ def _on_decision(session: Session, case: Case, decision: Decision, now: datetime
 
 KIND = Kind(
     CaseKind.HELD_CLAIM,
-    "待审记录",
-    "A claim that waits",
     _on_decision,
     told={
         Verdict.GRANTED: ("您的一条待审记录已通过人工审核", "A record of yours that waited has been released"),

@@ -8,6 +8,7 @@ from sqlalchemy.orm import Session
 from points.review import appeals, detecting, held, norms
 from server.clock import now
 from server.database import run_transaction
+from server.jobs import run_rounds
 
 tasks = procrastinate.Blueprint()
 log = structlog.get_logger()
@@ -40,26 +41,20 @@ def look_over_night(timestamp: int) -> None:
     """Compute the usual weights anew, look once more at the whole day, and forget what is past its keeping."""
     computed = run_transaction(_compute_norms)
     brought = run_transaction(_look_over_night)
-    forgotten = 0
-    for _ in range(ROUNDS_MAX):
-        more = run_transaction(
-            lambda session: norms.forget_phones(session, now=now()) + appeals.forget_old_texts(session, now=now())
-        )
-        forgotten += more
-        if not more:
-            break
+    forgotten = run_rounds(
+        lambda session: norms.forget_phones(session, now=now()) + appeals.forget_old_texts(session, now=now()),
+        rounds_max=ROUNDS_MAX,
+    )
     log.info("night_looked_over", norms=computed, leads=brought, forgotten=forgotten, scheduled_at=timestamp)
 
 
 def open_everything_waiting() -> int:
     """Open a case for every held claim without one, in transactions of bounded size; how many."""
-    total = 0
-    for _ in range(ROUNDS_MAX):
-        opened = run_transaction(lambda session: held.open_waiting(session, now=now()))
-        total += opened
-        if opened < held.OPENED_AT_ONCE_MAX:
-            break
-    return total
+    return run_rounds(
+        lambda session: held.open_waiting(session, now=now()),
+        rounds_max=ROUNDS_MAX,
+        full_round=held.OPENED_AT_ONCE_MAX,
+    )
 
 
 def _compute_norms(session: Session) -> int:

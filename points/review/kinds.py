@@ -25,13 +25,11 @@ class Kind:
     """One kind of case. `on_decision(session, case, decision, now)` does what the final decision says.
 
     It runs in the decision's own transaction, after the case is written as decided and before the resident is told. A
-    `DomainError` that it raises undoes the decision. `told_zh` and `told_en` are the titles of the notice that the
-    resident gets, by verdict.
+    `DomainError` that it raises undoes the decision. `told` has the titles of the notice that the resident gets,
+    in Chinese and English, by verdict.
     """
 
     code: CaseKind
-    title_zh: str
-    title_en: str
     on_decision: Callable[[Session, Case, Decision, datetime], None]
     told: Mapping[Verdict, tuple[str, str]] | None = None
 

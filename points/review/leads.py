@@ -293,8 +293,6 @@ def _lift(session: Session, case: Case, now: datetime) -> None:
 
 KIND = Kind(
     CaseKind.LEAD,
-    "线索",
-    "A lead about paid records",
     _on_decision,
     told={
         Verdict.GRANTED: ("您的记录经人工复核无误", "Records of yours were reviewed and stand"),

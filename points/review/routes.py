@@ -5,7 +5,6 @@ from typing import Any, ClassVar
 from uuid import UUID
 
 import marshmallow as ma
-from flask import current_app
 
 from points.review import appeals, cases, decisions, exported, orders
 from points.review import service_times as times
@@ -28,7 +27,7 @@ from server.exports.routes import ExportView
 from server.idempotency import idempotent
 from server.limits import limiter
 from server.paging import Page, PageQuery
-from server.places.district_data import read_district_code
+from server.places.own_district import district_code
 
 blueprint = Blueprint(
     "review", __name__, url_prefix="/api/v1", description="人工复核与申诉 · Review by people, and appeals"
@@ -370,7 +369,7 @@ def request_case_list(entry: dict[str, Any]) -> Export:
 def list_holds(query: dict[str, Any]) -> Page[SeenOrder]:
     """生效中的暂缓. List the holds that stand in one's scope, the latest first."""
     with transaction() as session:
-        return orders.list_orders(session, actor(), district=_district(), **query, now=now())
+        return orders.list_orders(session, actor(), district=district_code(), **query, now=now())
 
 
 @blueprint.post("/review/holds/<uuid:hold_id>/lift")
@@ -381,7 +380,9 @@ def list_holds(query: dict[str, Any]) -> Page[SeenOrder]:
 def lift_hold(entry: dict[str, Any], hold_id: UUID) -> SeenOrder:
     """解除暂缓. End a hold before its time; what is held already stays in the queue."""
     return run_transaction(
-        lambda session: orders.lift(session, actor(), hold_id, district=_district(), reason=entry["reason"], now=now())
+        lambda session: orders.lift(
+            session, actor(), hold_id, district=district_code(), reason=entry["reason"], now=now()
+        )
     )
 
 
@@ -415,8 +416,3 @@ def read_own_appeal(activity_id: UUID) -> OwnAppeal:
     """我的申诉. Read one's appeal and its answer."""
     with transaction() as session:
         return appeals.own(session, actor().id, activity_id)
-
-
-def _district() -> str:
-    """The code of the district that this service serves."""
-    return read_district_code(current_app.extensions["tanpuhui_settings"].district_folder)

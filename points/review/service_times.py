@@ -8,7 +8,7 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from points.review import editions
-from points.review.cases import in_scope
+from points.review.cases import in_scope, scope_of
 from points.review.models import STANDING, Case, CaseKind, CaseState
 from server.access import Actor
 from server.clock import day_start
@@ -50,10 +50,7 @@ def service_times(
     """The service times of a place in the actor's scope. Raises NotFound, InvalidRequest for the period."""
     if not 0 <= (last - first).days < PERIOD_DAYS_MAX:
         raise InvalidRequest(f"The period must be 1 to {PERIOD_DAYS_MAX} days long")
-    scope = actor.division or ""
-    if within is not None:
-        actor.require_cover(within)
-        scope = within
+    scope = scope_of(actor, within)
     target_days = editions.terms_at(session, now).target_days
     target = timedelta(days=target_days)
     took = Case.ended_at - Case.opened_at

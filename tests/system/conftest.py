@@ -48,6 +48,18 @@ def serve_district(
 
 
 @pytest.fixture(scope="module")
+def quiet_district(
+    base_settings: Settings, make_database: Callable[[], str], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[District]:
+    """A district that is not served, for sessions of the test's own."""
+    url = make_database()
+    settings = replace(base_settings, database_url=url, database_owner_url=url)
+    made = District(settings, tmp_path_factory.mktemp("races"))
+    yield made
+    made.stop()
+
+
+@pytest.fixture(scope="module")
 def district(serve_district: ServeDistrict) -> Iterator[District]:
     """One served district for the tests of a module."""
     with serve_district() as served:

@@ -12,7 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -40,6 +40,7 @@ from server.boot import MIGRATIONS
 from server.clock import SHANGHAI, business_day, now
 from server.database import db, new_id
 from server.embedded import end_with_parent, free_port
+from server.errors import DomainError
 from server.people import sessions
 from server.people.models import Resident, Staff
 from server.places import divisions
@@ -226,6 +227,28 @@ class District:
         with self.connect() as connection:
             row = connection.execute(query, parameters).fetchone()  # type: ignore[call-overload]
             return None if row is None else row[0]
+
+    def outcome(self, work: Callable[[Session], Any]) -> str:
+        """What a rule comes to in a transaction of its own."""
+        try:
+            with self.session() as session:
+                work(session)
+        except DomainError as error:
+            return error.code
+        return "done"
+
+    @contextlib.contextmanager
+    def after_the_first(
+        self, first: Callable[[Session], Any], second: Callable[[Session], Any]
+    ) -> Iterator[Future[str]]:
+        """Do the first and hold it open until the second waits for it; then commit. The second's outcome is yielded."""
+        with ThreadPoolExecutor(1) as pool:
+            with self.session() as session:
+                first(session)
+                session.flush()
+                later = pool.submit(self.outcome, second)
+                self.wait_for_waiters()
+            yield later
 
     def wait_for_waiters(self, count: int = 1, seconds: float = 10.0) -> None:
         """Return when at least `count` connections to this database wait for another one's lock."""

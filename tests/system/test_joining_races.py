@@ -3,10 +3,8 @@
 Two real connections, the first transaction held open, so that nothing depends on luck.
 """
 
-from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass, field, replace
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
 from uuid import UUID
@@ -27,8 +25,6 @@ from campaigns.tasks.quizzes import AttemptTwice
 from server.access import Actor, Role
 from server.clock import business_day, now
 from server.database import new_id
-from server.errors import DomainError
-from server.settings import Settings
 
 DATA_KEY = bytes(32)
 WAIT_S_MAX = 10.0
@@ -66,18 +62,6 @@ class Place:
             return session.scalar(query)
 
 
-@pytest.fixture(scope="module")
-def quiet_district(
-    base_settings: Settings, make_database: Callable[[], str], tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[District]:
-    """A district that is not served, for sessions of the test's own."""
-    url = make_database()
-    settings = replace(base_settings, database_url=url, database_owner_url=url)
-    made = District(settings, tmp_path_factory.mktemp("races"))
-    yield made
-    made.stop()
-
-
 def resident(id_: UUID) -> Actor:
     return Actor(id=id_, role=Role.RESIDENT, session_id=new_id())
 
@@ -105,30 +89,6 @@ def place(quiet_district: District) -> Place:
     return Place(quiet_district, campaign_id, staff, people)
 
 
-def outcome(place: Place, work: Callable[[Session], Any]) -> str:
-    """What a rule comes to in a transaction of its own."""
-    try:
-        with place.session() as session:
-            work(session)
-    except DomainError as error:
-        return error.code
-    return "done"
-
-
-@contextmanager
-def after_the_first(
-    place: Place, first: Callable[[Session], Any], second: Callable[[Session], Any]
-) -> Iterator[Future[str]]:
-    """Do the first and hold it open until the second waits for it; then commit. The second's outcome is yielded."""
-    with ThreadPoolExecutor(1) as pool:
-        with place.session() as session:
-            first(session)
-            session.flush()
-            later = pool.submit(outcome, place, second)
-            place.district.wait_for_waiters()
-        yield later
-
-
 def members(place: Place) -> list[tuple[int, int]]:
     """Each team's counter and the participations that name it."""
     real = sa.select(sa.func.count()).where(Participation.team_id == Team.id).scalar_subquery()
@@ -140,8 +100,8 @@ def members(place: Place) -> list[tuple[int, int]]:
 def test_the_last_place_of_a_team_is_given_once(place: Place) -> None:
     captain, one, two, _ = place.people
     code = place.team_of(captain)
-    with after_the_first(
-        place, lambda session: place.enter(session, one, code), lambda session: place.enter(session, two, code)
+    with place.district.after_the_first(
+        lambda session: place.enter(session, one, code), lambda session: place.enter(session, two, code)
     ) as later:
         assert later.result(WAIT_S_MAX) == TeamFull.code
     assert members(place) == [(2, 2)]
@@ -150,8 +110,8 @@ def test_the_last_place_of_a_team_is_given_once(place: Place) -> None:
 def test_one_person_does_not_enter_two_teams_at_once(place: Place) -> None:
     captain, other, person, _ = place.people
     here, there = place.team_of(captain), place.team_of(other)
-    with after_the_first(
-        place, lambda session: place.enter(session, person, here), lambda session: place.enter(session, person, there)
+    with place.district.after_the_first(
+        lambda session: place.enter(session, person, here), lambda session: place.enter(session, person, there)
     ) as later:
         assert later.result(WAIT_S_MAX) == AlreadyInTeam.code
     assert members(place) == [(1, 1), (2, 2)]
@@ -160,8 +120,7 @@ def test_one_person_does_not_enter_two_teams_at_once(place: Place) -> None:
 def test_a_captain_who_was_alone_does_not_leave_past_somebody_who_joins(place: Place) -> None:
     captain, person, *_ = place.people
     code = place.team_of(captain)
-    with after_the_first(
-        place,
+    with place.district.after_the_first(
         lambda session: place.enter(session, person, code),
         lambda session: teams.leave(session, captain, place.campaign_id, now=now()),
     ) as later:
@@ -177,13 +136,13 @@ def test_who_joins_while_the_campaign_ends_comes_before_it_or_not_at_all(place: 
         moves.move(session, place.staff, place.campaign_id, Move.END, reason="提前结束", now=now())
 
     newcomer = resident(place.district.residents(1)[0])
-    with after_the_first(
-        place, lambda session: participation.join(session, newcomer, place.campaign_id, now=now()), end
+    with place.district.after_the_first(
+        lambda session: participation.join(session, newcomer, place.campaign_id, now=now()), end
     ) as later:
         assert place.value(state_of(place)) in (CampaignState.RUNNING, CampaignState.SETTLING)
         assert later.result(WAIT_S_MAX) == "done"
     assert place.value(sa.select(sa.func.count()).where(Participation.resident_id == newcomer.id)) == 1
-    assert outcome(place, lambda session: place.enter(session, person, code)) == CampaignClosed.code
+    assert place.district.outcome(lambda session: place.enter(session, person, code)) == CampaignClosed.code
     assert members(place) == [(1, 1)]
 
 
@@ -202,7 +161,7 @@ def test_who_comes_while_the_end_is_being_written_is_refused(place: Place, act: 
     def end(session: Session) -> None:
         moves.move(session, place.staff, place.campaign_id, Move.END, reason="提前结束", now=now())
 
-    with after_the_first(place, end, come) as later:
+    with place.district.after_the_first(end, come) as later:
         assert later.result(WAIT_S_MAX) == CampaignClosed.code
     assert place.value(sa.select(sa.func.count()).where(Participation.resident_id == newcomer.id)) == 0
     assert members(place) == [(1, 1)]
@@ -217,7 +176,7 @@ def test_of_two_publishers_at_once_one_publishes(place: Place) -> None:
     def publish(session: Session) -> None:
         moves.move(session, place.staff, draft, Move.PUBLISH, now=now())
 
-    with after_the_first(place, publish, publish) as later:
+    with place.district.after_the_first(publish, publish) as later:
         assert later.result(WAIT_S_MAX) == moves.CampaignMoveRefused.code
 
 
@@ -235,7 +194,10 @@ def test_of_two_attempts_at_once_one_is_counted(place: Place) -> None:
     def attempt(session: Session) -> None:
         quizzes.attempt(session, person, quiz_id, task.id, answers=[frozenset({0})], now=now())
 
-    with after_the_first(place, attempt, attempt) as later, pytest.raises(sa.exc.IntegrityError, match="quiz_attempt"):
+    with (
+        place.district.after_the_first(attempt, attempt) as later,
+        pytest.raises(sa.exc.IntegrityError, match="quiz_attempt"),
+    ):
         later.result(WAIT_S_MAX)
     assert AttemptTwice.constraints == ("quiz_attempt_pkey",)
 

@@ -3,10 +3,7 @@
 Two real connections, the first transaction held open, so that nothing depends on luck.
 """
 
-from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 from uuid import UUID
@@ -28,9 +25,7 @@ from points.review.models import Case, CaseActivity, CaseKind, CaseState, Verdic
 from server.access import Actor, Role
 from server.clock import now
 from server.database import new_id
-from server.errors import DomainError
 from server.people.models import StaffLink
-from server.settings import Settings
 
 WAIT_S_MAX = 10.0
 KINDS = {kind.code: kind for kind in (held.KIND, leads.KIND, appeals.KIND)}
@@ -92,19 +87,6 @@ class Desk:
             return session.get_one(Activity, (self.resident_id, activity_id)).outcome.value, int(points or 0)
 
 
-@pytest.fixture(scope="module")
-def quiet_district(
-    base_settings: Settings, make_database: Callable[[], str], tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[District]:
-    url = make_database()
-    settings = replace(base_settings, database_url=url, database_owner_url=url)
-    made = District(settings, tmp_path_factory.mktemp("review"))
-    with made.session() as session:
-        editions.load(session, editions.read_folder(settings.district_folder))
-    yield made
-    made.stop()
-
-
 @pytest.fixture
 def desk(quiet_district: District) -> Desk:
     staff = [
@@ -121,29 +103,6 @@ def desk(quiet_district: District) -> Desk:
     return Desk(quiet_district, *staff, quiet_district.residents(1)[0])
 
 
-def outcome(desk: Desk, work: Callable[[Session], Any]) -> str:
-    try:
-        with desk.district.session() as session:
-            work(session)
-    except DomainError as error:
-        return error.code
-    return "done"
-
-
-@contextmanager
-def after_the_first(
-    desk: Desk, first: Callable[[Session], Any], second: Callable[[Session], Any]
-) -> Iterator[Future[str]]:
-    """Do the first and hold it open until the second waits for it; then commit. The second's outcome is yielded."""
-    with ThreadPoolExecutor(1) as pool:
-        with desk.district.session() as session:
-            first(session)
-            session.flush()
-            later = pool.submit(outcome, desk, second)
-            desk.district.wait_for_waiters()
-        yield later
-
-
 @pytest.mark.parametrize(
     ("verdict", "appealed", "stands"),
     [(Verdict.DENIED, "done", ("refused", 0)), (Verdict.GRANTED, NotAppealable.code, ("awarded", 40))],
@@ -152,8 +111,7 @@ def test_an_appeal_waits_for_the_decision_and_is_judged_by_it(
     desk: Desk, verdict: Verdict, appealed: str, stands: tuple[str, int]
 ) -> None:
     claim = desk.claim(hold=Reason.BURST)
-    with after_the_first(
-        desk,
+    with desk.district.after_the_first(
         lambda session: desk.decide(session, desk.one, claim, verdict),
         lambda session: desk.appeal(session, claim),
     ) as later:
@@ -166,8 +124,7 @@ def test_an_upheld_appeal_pays_once_though_two_people_decide_it_at_once(desk: De
     with desk.district.session() as session:
         desk.appeal(session, claim)
     case_id = desk.case_of(CaseKind.APPEAL).id
-    with after_the_first(
-        desk,
+    with desk.district.after_the_first(
         lambda session: desk.decide(session, desk.one, case_id, Verdict.GRANTED),
         lambda session: desk.decide(session, desk.other, case_id, Verdict.GRANTED),
     ) as later:
@@ -177,16 +134,15 @@ def test_an_upheld_appeal_pays_once_though_two_people_decide_it_at_once(desk: De
 
 def test_of_two_appeals_at_once_one_stands(desk: Desk) -> None:
     claim = desk.claim(refusal=Reason.UNSORTED)
-    with after_the_first(
-        desk, lambda session: desk.appeal(session, claim), lambda session: desk.appeal(session, claim)
+    with desk.district.after_the_first(
+        lambda session: desk.appeal(session, claim), lambda session: desk.appeal(session, claim)
     ) as later:
         assert later.result(WAIT_S_MAX) == AppealedAlready.code
 
 
 def test_two_people_who_decide_at_once_above_the_limit_are_two(desk: Desk) -> None:
     claim = desk.claim(hold=Reason.BURST, weight_g=4000)
-    with after_the_first(
-        desk,
+    with desk.district.after_the_first(
         lambda session: desk.decide(session, desk.one, claim, Verdict.GRANTED),
         lambda session: desk.decide(session, desk.other, claim, Verdict.GRANTED),
     ) as later:
@@ -201,8 +157,8 @@ def test_what_is_found_while_a_lead_is_being_decided_becomes_a_lead_of_its_own(d
     with desk.district.session() as session:
         assert desk.lead(session, first) == 1
     decided = desk.case_of(CaseKind.LEAD).id
-    with after_the_first(
-        desk, lambda session: desk.decide(session, desk.one, decided), lambda session: desk.lead(session, second)
+    with desk.district.after_the_first(
+        lambda session: desk.decide(session, desk.one, decided), lambda session: desk.lead(session, second)
     ) as later:
         assert later.result(WAIT_S_MAX) == "done"
     opened = desk.case_of(CaseKind.LEAD)

@@ -13,7 +13,7 @@ from points.earning import counts
 from points.earning.claims import REASON_TEXTS, Reason
 from points.earning.counts import AlreadyRevoked
 from points.earning.models import Activity, Behaviour
-from points.review.audit import drawing, estimating
+from points.review.audit import estimating
 from points.review.audit.estimating import Found, Rate
 from points.review.audit.models import AuditItem, AuditStratum, Finding, RandomAudit
 from server import audit
@@ -263,8 +263,3 @@ def _stratum_seen(stratum: AuditStratum, *numbers: Any) -> StratumSeen:
         claims_rate=estimating.of_claims(found),
         points_rate=estimating.of_points(found),
     )
-
-
-def quarter_name(of: RandomAudit) -> str:
-    """2026-Q4."""
-    return drawing.name_of(of.starts_on)

@@ -8,7 +8,7 @@ the audit is asked for, after the quarter: nobody who claimed could have known i
 import re
 import secrets
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import date, datetime, timedelta
 from math import sqrt
 from pathlib import Path
@@ -191,11 +191,9 @@ def draw(session: Session, audit_id: UUID, *, now: datetime) -> RandomAudit | No
     if asked is None:
         return None
     as_of = now - SETTLED_AFTER
-    plan = msgspec.convert(asked.plan, Plan)
-    strata = allocated(population(session, asked.starts_on, as_of=as_of), plan)
-    items = sample(session, asked.starts_on, strata, seed=asked.seed, as_of=as_of)
+    strata, items = _drawn(session, asked, as_of=as_of)
     if strata:
-        session.execute(sa.insert(AuditStratum), [{"audit_id": audit_id, **_members(each)} for each in strata])
+        session.execute(sa.insert(AuditStratum), [{"audit_id": audit_id, **asdict(each)} for each in strata])
     if items:
         session.execute(sa.insert(AuditItem), [{"audit_id": audit_id, **item} for item in items])
     return session.scalars(
@@ -207,17 +205,18 @@ def draw(session: Session, audit_id: UUID, *, now: datetime) -> RandomAudit | No
     ).one()
 
 
-def _members(stratum: Stratum) -> dict[str, Any]:
-    return {name: getattr(stratum, name) for name in Stratum.__slots__}
+def _drawn(session: Session, asked: RandomAudit, *, as_of: datetime) -> tuple[list[Stratum], list[dict[str, Any]]]:
+    """What an audit's plan and seed draw from the claims paid as of an instant: the strata, and the sample of them."""
+    plan = msgspec.convert(asked.plan, Plan)
+    strata = allocated(population(session, asked.starts_on, as_of=as_of), plan)
+    return strata, sample(session, asked.starts_on, strata, seed=asked.seed, as_of=as_of)
 
 
 def drawn_again(session: Session, drawn: RandomAudit) -> bool:
     """Whether the seed still draws the sample that is kept."""
     if drawn.as_of is None:
         return False
-    plan = msgspec.convert(drawn.plan, Plan)
-    strata = allocated(population(session, drawn.starts_on, as_of=drawn.as_of), plan)
-    items = sample(session, drawn.starts_on, strata, seed=drawn.seed, as_of=drawn.as_of)
+    _, items = _drawn(session, drawn, as_of=drawn.as_of)
     kept = session.execute(
         sa.select(AuditItem.resident_id, AuditItem.activity_id).where(AuditItem.audit_id == drawn.id)
     )
@@ -265,12 +264,11 @@ def allocated(strata: Sequence[Stratum], plan: Plan) -> list[Stratum]:
     """The strata with their numbers of claims to draw: by points, at least the plan's least, at most all there are."""
     points = sum(stratum.points for stratum in strata)
     return [
-        Stratum(
-            stratum.behaviour,
-            stratum.source,
-            stratum.claims,
-            stratum.points,
-            min(stratum.claims, max(plan.stratum_claims_min, -(-plan.claims * stratum.points // points))),
+        replace(
+            stratum,
+            sampled_claims=min(
+                stratum.claims, max(plan.stratum_claims_min, -(-plan.claims * stratum.points // points))
+            ),
         )
         for stratum in strata
     ]

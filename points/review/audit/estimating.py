@@ -18,7 +18,6 @@ from dataclasses import dataclass
 
 # The 97.5th percentile of the normal distribution.
 NORMAL_QUANTILE = 1.959964
-INTERVAL = 0.95
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,12 +1,12 @@
 """How many claims of a quarter are checked: dated data of the district, `audits-*.toml` in its folder."""
 
-import tomllib
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from datetime import date, datetime
 from pathlib import Path
 from typing import Any
 
+from server.data_files import read_toml
 from server.errors import DomainError
 
 FILE_BYTES_MAX = 100_000
@@ -50,12 +50,7 @@ def read_plan(folder: Path, *, on: date) -> Plan:
 
 
 def _read(path: Path) -> Sequence[Plan]:
-    if path.stat().st_size > FILE_BYTES_MAX:
-        raise AuditPlanMissing(f"{path.name}: larger than {FILE_BYTES_MAX} bytes")
-    try:
-        raw = tomllib.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise AuditPlanMissing(f"{path.name}: {error}") from error
+    raw = read_toml(path, bytes_max=FILE_BYTES_MAX, fault=AuditPlanMissing)
     plans = raw.get("plans")
     if raw.keys() != {"plans"} or not isinstance(plans, list) or not 1 <= len(plans) <= PLANS_MAX:
         raise AuditPlanMissing(f"{path.name}: needs 1 to {PLANS_MAX} [[plans]] and nothing else")

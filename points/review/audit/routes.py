@@ -19,7 +19,7 @@ from server.database import run_transaction, transaction
 from server.entries import LINE_OR_NOTHING, SLUG
 from server.idempotency import idempotent
 from server.paging import Page, PageQuery
-from server.places.district_data import read_district_code
+from server.places.own_district import require_district
 
 blueprint = Blueprint(
     "random-audits",
@@ -43,7 +43,7 @@ class RandomAuditView(ma.Schema):
     """An audit. `drawn_at` is null until the job has drawn; `problem` says why it could not."""
 
     id = ma.fields.UUID(required=True)
-    quarter = ma.fields.Function(checking.quarter_name, metadata={"type": "string"})
+    quarter = ma.fields.Function(lambda row: drawing.name_of(row.starts_on), metadata={"type": "string"})
     first_on = ma.fields.Date(data_key="from", attribute="starts_on", required=True)
     last_on = ma.fields.Function(
         lambda row: drawing.last_day(row.starts_on).isoformat(),
@@ -144,12 +144,6 @@ class AuditReportView(ma.Schema):
     strata = ma.fields.List(ma.fields.Nested(AuditStratumView), required=True)
 
 
-def _require_district() -> None:
-    """Raise NotFound unless the actor answers for the whole district of this service."""
-    settings = current_app.extensions["tanpuhui_settings"]
-    actor().require_cover(read_district_code(settings.district_folder))
-
-
 @blueprint.post("")
 @require(Permission.AUDIT_RUN)
 @idempotent
@@ -157,7 +151,7 @@ def _require_district() -> None:
 @blueprint.response(201, RandomAuditView)
 def request_audit(entry: dict[str, Any]) -> RandomAudit:
     """申请随机审计. Ask for the audit of a quarter that is over; a job draws its sample."""
-    _require_district()
+    require_district()
     folder = current_app.extensions["tanpuhui_settings"].district_folder
     jobs = current_app.extensions["tanpuhui_jobs"]
     starts_on: date = drawing.quarter_named(entry["quarter"])
@@ -170,7 +164,7 @@ def request_audit(entry: dict[str, Any]) -> RandomAudit:
 @blueprint.response(200, page_schema(RandomAuditView))
 def list_audits(query: dict[str, Any]) -> Page[RandomAudit]:
     """随机审计列表. Every audit, the last asked for first."""
-    _require_district()
+    require_district()
     with transaction() as session:
         return checking.list_audits(session, **query)
 
@@ -181,7 +175,7 @@ def list_audits(query: dict[str, Any]) -> Page[RandomAudit]:
 @blueprint.response(200, page_schema(AuditItemView))
 def list_items(query: dict[str, Any], audit_id: UUID) -> Page[ItemSeen]:
     """抽中的记录. The claims of a sample with what was recorded of each."""
-    _require_district()
+    require_district()
     with transaction() as session:
         return checking.list_items(session, audit_id, **query)
 
@@ -193,7 +187,7 @@ def list_items(query: dict[str, Any], audit_id: UUID) -> Page[ItemSeen]:
 @blueprint.response(201, AuditItemView)
 def check_item(entry: dict[str, Any], audit_id: UUID, activity_id: UUID) -> ItemSeen:
     """登记检查结果. Say what was found of a drawn claim, once; a wrong one is taken back and its resident told."""
-    _require_district()
+    require_district()
     person = actor()
 
     def work(session: Session) -> ItemSeen:
@@ -207,6 +201,6 @@ def check_item(entry: dict[str, Any], audit_id: UUID, activity_id: UUID) -> Item
 @blueprint.response(200, AuditReportView)
 def read_report(audit_id: UUID) -> Report:
     """审计报告. The rates of wrongful payment by behaviour and source and in all, with 95 % intervals."""
-    _require_district()
+    require_district()
     with transaction() as session:
         return checking.report(session, audit_id)
