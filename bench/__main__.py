@@ -13,10 +13,15 @@ from pathlib import Path
 import psycopg
 
 from bench import breakdown, estimate, exports, feed, figures, participation, settlement, single, standings, wallet
+from bench.acts import Acts
 from bench.running import end_tidily_when_terminated
-from bench.stage import RESIDENTS, Stage, pid_of, stage
+from bench.stage import FEED_RESIDENTS, RESIDENTS, Stage, pid_of, stage
+from bench.trips import Trips
 
-PARTS = ("feed", "single", "wallet", "stages", "standings", "settlement", "participation", "exports", "estimate")
+PARTS = (
+    *("feed", "acts", "single", "wallet", "stages"),
+    *("standings", "settlement", "participation", "exports", "estimate"),
+)
 TABLES = ("activity", "transfer", "lot", "cap_usage", "bound_usage", "resident_day", "community_day", "feed_batch")
 
 
@@ -42,18 +47,10 @@ def run(on: Stage, *, short: bool, only: str | None) -> None:
     """All parts, or one."""
     if only in (None, "feed"):
         with part("推送 feed (a): HTTP 全部检查 every check : 同样的语句 the same statements"):
-            sizes = [feed.Size(1000, 1)] if short else [feed.Size(5000, 2), feed.Size(1000, 6)]
-            results, meter = feed.measure(on, sizes, rounds=1 if short else 5)
-            for result in results:
-                tell(*result.lines(), f"  结果 outcomes: {dict(result.outcomes)}")
-            # Other work on the machine slows a round down, but hardly changes what an event costs.
-            events = sum(result.size.events * len(result.over_http) for result in results)
-            each_us = sum(meter.used_s.values()) / events * 1e6
-            most = on.cores / each_us * 1e6
-            tell(
-                f"HTTP 时的处理器时间 processor time: {meter.shares()}",
-                f"每条 an event: {each_us:.0f} µs; {on.cores} 核全空闲时至多 at most {most:,.0f} /s on idle cores",
-            )
+            tell_feed(on, Trips(FEED_RESIDENTS, seed=1), "rides", short=short)
+    if only in (None, "acts"):
+        with part("推送 feed (b): 出行、投放与称重各计各的限额 rides, drops and weighings, every bound counted"):
+            tell_feed(on, Acts(FEED_RESIDENTS, seed=3), "acts", short=short)
     if only in (None, "stages"):
         with part("一批的时间去处 where the time of a batch of 5,000 goes (one process, nothing beside it)"):
             stages = breakdown.measure(on, 500 if short else 5000, 1 if short else 7)
@@ -97,6 +94,22 @@ def run_apart(*, short: bool, only: str | None) -> None:
         with part("比例估计 the share's estimate (i)"):
             persons, replicates = (2_000, 20) if short else (estimate.PERSONS, estimate.REPLICATES)
             tell(*estimate.measure(persons, replicates).words())
+
+
+def tell_feed(on: Stage, supply: feed.Supply, name: str, *, short: bool) -> None:
+    """Push, and tell how fast that was."""
+    sizes = [feed.Size(1000, 1)] if short else [feed.Size(5000, 2), feed.Size(1000, 6)]
+    results, meter = feed.measure(on, supply, sizes, rounds=1 if short else 5, name=name)
+    for result in results:
+        tell(*result.lines(), f"  结果 outcomes: {dict(result.outcomes)}")
+    # Other work on the machine slows a round down, but hardly changes what an event costs.
+    events = sum(result.size.events * len(result.over_http) for result in results)
+    each_us = sum(meter.used_s.values()) / events * 1e6
+    most = on.cores / each_us * 1e6
+    tell(
+        f"HTTP 时的处理器时间 processor time: {meter.shares()}",
+        f"每条 an event: {each_us:.0f} µs; {on.cores} 核全空闲时至多 at most {most:,.0f} /s on idle cores",
+    )
 
 
 @contextmanager

@@ -4,20 +4,34 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Protocol
 
 import msgspec
 
 from bench.figures import Meter, ratios, spread
 from bench.load import Run, drive, request
-from bench.stage import FEED_RESIDENTS, PARTNER, Stage, scratch_copy
+from bench.stage import PARTNER, Stage, scratch_copy
 from bench.statements import Recording, recorded, run_again
-from bench.trips import Trips
 from points.partners.feed import BatchAnswer
 from points.partners.signature import sign
 from server.database import db
 
 CLIENTS = 2
 PATH = f"/api/v1/partners/{PARTNER}/events"
+
+
+class Pushed(Protocol):
+    """What a partner can push."""
+
+    def feed_line(self) -> bytes:
+        """The line of a batch."""
+
+
+class Supply(Protocol):
+    """An endless supply of events, none of them twice."""
+
+    def take(self, count: int) -> Sequence[Pushed]:
+        """So many."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,10 +65,10 @@ class Result:
         ]
 
 
-def bodies(trips: Trips, size: Size) -> list[list[bytes]]:
+def bodies(supply: Supply, size: Size) -> list[list[bytes]]:
     """The batches of one round by client."""
     return [
-        [b"\n".join(trip.feed_line() for trip in trips.take(size.lines)) + b"\n" for _ in range(size.batches)]
+        [b"\n".join(each.feed_line() for each in supply.take(size.lines)) + b"\n" for _ in range(size.batches)]
         for _ in range(CLIENTS)
     ]
 
@@ -89,19 +103,18 @@ def statements_of(on: Stage, batches: Sequence[Sequence[bytes]], name: str) -> l
     return recordings
 
 
-def measure(on: Stage, sizes: Sequence[Size], rounds: int) -> tuple[list[Result], Meter]:
-    """Rounds of each size, HTTP and SQL in turn; and what the HTTP halves cost whom."""
+def measure(on: Stage, supply: Supply, sizes: Sequence[Size], rounds: int, name: str) -> tuple[list[Result], Meter]:
+    """Rounds of each size, HTTP and SQL in turn; and what the HTTP halves cost whom. `name` tells batches apart."""
     results, meter = [Result(size) for size in sizes], Meter.of(on.pids)
-    trips = Trips(FEED_RESIDENTS, seed=1)
-    straight = prepared(on, trips, sizes, rounds)
+    straight = prepared(on, supply, sizes, rounds)
     run_again(on.postgres.url, straight.pop((-1, sizes[0])))
-    over_http(on, trips, sizes[0], "warm")
+    over_http(on, supply, sizes[0], f"{name}-warm")
     for turn in range(rounds):
         for result in results:
             size = result.size
 
             def http(turn: int = turn, result: Result = result, size: Size = size) -> None:
-                run = over_http(on, trips, size, f"http-{size.lines}-{turn}", meter)
+                run = over_http(on, supply, size, f"{name}-{size.lines}-{turn}", meter)
                 result.over_http.append(size.events / run.seconds)
                 result.outcomes += counted(run)
 
@@ -115,12 +128,12 @@ def measure(on: Stage, sizes: Sequence[Size], rounds: int) -> tuple[list[Result]
 
 
 def prepared(
-    on: Stage, trips: Trips, sizes: Sequence[Size], rounds: int
+    on: Stage, supply: Supply, sizes: Sequence[Size], rounds: int
 ) -> dict[tuple[int, Size], list[list[Recording]]]:
     """The statements of every round to come; round −1 warms up."""
     wanted = [(turn, size) for turn in range(rounds) for size in sizes]
     wanted.insert(0, (-1, sizes[0]))
-    batches = [bodies(trips, size) for _, size in wanted]
+    batches = [bodies(supply, size) for _, size in wanted]
     clients = [[body for each in batches for body in each[number]] for number in range(CLIENTS)]
     recordings = statements_of(on, clients, "sql")
     made, start = {}, 0
@@ -130,10 +143,10 @@ def prepared(
     return made
 
 
-def over_http(on: Stage, trips: Trips, size: Size, name: str, meter: Meter | None = None) -> Run:
+def over_http(on: Stage, supply: Supply, size: Size, name: str, meter: Meter | None = None) -> Run:
     """One round over HTTP."""
     requests = []
-    for number, mine in enumerate(bodies(trips, size)):
+    for number, mine in enumerate(bodies(supply, size)):
         signed = [(body, headers(on.partner_key, body, f"{name}-{number}-{turn}")) for turn, body in enumerate(mine)]
         requests.append([request("POST", PATH, given, body) for body, given in signed])
     return drive(on.server, requests, meter=meter)

@@ -21,13 +21,20 @@ from sqlalchemy.orm import Session
 from bench.load import Server
 from points.carbon import methods
 from points.earning import rules
+from points.earning.rules import RuleFile
 from points.partners import registry
+from points.waste.sites import registry as sites
+from points.waste.sites.importing import plan_of
+from points.waste.sites.models import Category, SiteForm, SiteKind
+from points.waste.sites.registry import SiteEntry
 from server import serve
 from server.clock import business_day, now
 from server.database import db
 from server.embedded import EmbeddedPostgres, EmbeddedValkey, free_port
 from server.places import divisions
 from server.places.district_data import read_district
+from server.places.models import DivisionLevel
+from server.places.positions import Datum
 from server.settings import Settings
 from wsgi import create_app
 
@@ -37,6 +44,7 @@ RESIDENTS = PGBENCH_RESIDENTS[-1] + 1
 PARTNER = "bench"
 PARTNERS = [PARTNER, *(f"{PARTNER}-{number}" for number in range(8))]  # one each for the clients of single lines
 KINDS = ["bin-drop", "recycling", "ride"]
+SITES, DEVICES_PER_SITE = 200, 3
 # Far above what a run can pay, so that the budget is counted and never in the way.
 DAY_BUDGET_POINTS = 100_000_000
 READY_SECONDS_MAX = 60.0
@@ -158,7 +166,7 @@ def _fill(app: Flask, settings: Settings, postgres: EmbeddedPostgres) -> bytes:
     with app.app_context():
         upgrade()
         session = db.session()
-        load_district(session, settings.district_folder)
+        load_district(session, settings.district_folder, newest_alone(settings.district_folder))
         for code in PARTNERS:
             registry.create(
                 session,
@@ -170,6 +178,7 @@ def _fill(app: Flask, settings: Settings, postgres: EmbeddedPostgres) -> bytes:
                 data_key=settings.data_key,
                 now=instant,
             )
+        _add_sites(session, settings.district_folder, instant)
         session.commit()
         db.session.remove()
         db.engine.dispose()
@@ -180,11 +189,47 @@ def _fill(app: Flask, settings: Settings, postgres: EmbeddedPostgres) -> bytes:
     return key.encode()
 
 
-def load_district(session: Session, folder: Path) -> None:
-    """Places, methods and rules of a district."""
+def load_district(session: Session, folder: Path, rule_files: list[RuleFile] | None = None) -> None:
+    """Places, methods and rules of a district; its own versions of the rules unless others are given."""
     divisions.load(session, read_district(folder))
     methods.load(session, methods.read_methods(), on=business_day(now()))
-    rules.load(session, rules.read_folder(folder))
+    rules.load(session, rules.read_folder(folder) if rule_files is None else rule_files)
+
+
+def newest_alone(folder: Path) -> list[RuleFile]:
+    """The newest version of the rules as if it had always held: events of six days ago are paid under it too."""
+    files = rules.read_folder(folder)
+    return [replace(files[-1], head={**files[-1].head, "valid_from": files[0].head["valid_from"]})]
+
+
+def site_name(number: int) -> str:
+    """What the partner calls the site of this number."""
+    return f"site-{number}"
+
+
+def _add_sites(session: Session, folder: Path, instant: datetime) -> None:
+    """Sites of the partner, always open, their devices registered."""
+    homes = [each.code for each in read_district(folder).divisions if each.level is DivisionLevel.COMMUNITY]
+    opened = business_day(instant) - timedelta(days=30)
+    for number in range(SITES):
+        entry = SiteEntry(
+            code=f"bench-{number}",
+            kind=SiteKind.SORTING_SITE,
+            form=SiteForm.SMART_BINS,
+            name="压测投放点",
+            address="压测路",
+            community_code=homes[number % len(homes)],
+            latitude=39.1 + number / 10_000,
+            longitude=117.1 + number / 10_000,
+            datum=Datum.GCJ_02,
+            categories=[each.value for each in Category],
+            hours=plan_of("daily 00:00-24:00", opened),
+            valid_from=opened,
+            partner_code=PARTNER,
+            partner_site=site_name(number),
+            devices=[f"{PARTNER}:device-{number}-{each}" for each in range(DEVICES_PER_SITE)],
+        )
+        sites.add(session, entry, now=instant)
 
 
 def _add_residents(connection: psycopg.Connection, instant: datetime) -> None:
