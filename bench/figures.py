@@ -15,6 +15,14 @@ def spread(values: Sequence[float], digits: int = 0) -> str:
     return f"{middle:,.{digits}f} ({low:,.{digits}f}–{high:,.{digits}f})"
 
 
+def write_part(file: Path, name: str, lines: Iterable[str]) -> None:
+    """Put lines between the marks `<!-- name: begin -->` and `<!-- name: end -->` of a Markdown file."""
+    begin, end = f"<!-- {name}: begin -->", f"<!-- {name}: end -->"
+    text = file.read_text("utf-8")
+    before, after = text.split(begin)[0], text.split(end)[1]
+    file.write_text("".join([before, begin, "\n\n", "\n".join(lines), "\n\n", end, after]), "utf-8")
+
+
 def ratios(ours: Sequence[float], theirs: Sequence[float]) -> list[float]:
     """Ours ÷ theirs, round by round: the two of a round met the same machine."""
     return [mine / other for mine, other in zip(ours, theirs, strict=True)]

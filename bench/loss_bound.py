@@ -19,6 +19,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import date, datetime, timedelta
 from pathlib import Path
+from unittest.mock import patch
 from uuid import UUID
 
 import msgspec
@@ -26,6 +27,7 @@ import psycopg
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
+from bench.figures import write_part
 from bench.replay_kit.__main__ import stage
 from bench.running import end_tidily_when_terminated
 from campaigns.settlement import payments
@@ -458,13 +460,12 @@ def controls(days: Sequence[date]) -> dict[str, Plan]:
 @contextmanager
 def rules_in_force(tariff: Tariff) -> Iterator[None]:
     """This tariff instead of the database's, in this process."""
-    memory = pricing._memory
-    kept = memory.tariffs, memory.read_at
-    memory.tariffs, memory.read_at = Tariffs((tariff,)), time.monotonic() + 86_400
     try:
-        yield
+        with patch.object(pricing, "read", return_value=Tariffs((tariff,))):
+            pricing.forget()
+            yield
     finally:
-        memory.tariffs, memory.read_at = kept
+        pricing.forget()
 
 
 def run(
@@ -520,9 +521,6 @@ def lines(result: Result) -> list[str]:
     return told
 
 
-BEGIN, END = "<!-- loss bound: begin -->", "<!-- loss bound: end -->"
-
-
 def main() -> None:
     """Run, print, write, and fail when something does not hold."""
     end_tidily_when_terminated()
@@ -546,9 +544,7 @@ def main() -> None:
         session.rollback()
     print("\n".join([*lines(result), "", f"用时 took {time.monotonic() - began:.0f} s"]))
     if given.write is not None:
-        text = given.write.read_text("utf-8")
-        before, after = text.split(BEGIN)[0], text.split(END)[1]
-        given.write.write_text("".join([before, BEGIN, "\n\n", "\n".join(lines(result)), "\n\n", END, after]), "utf-8")
+        write_part(given.write, "loss bound", lines(result))
     if result.faults:
         sys.exit("\n".join(result.faults[:20]))
 

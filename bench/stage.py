@@ -35,6 +35,7 @@ from server.places import divisions
 from server.places.district_data import read_district
 from server.places.models import DivisionLevel
 from server.places.positions import Datum
+from server.request_signatures import new_key
 from server.settings import Settings
 from wsgi import create_app
 
@@ -162,7 +163,7 @@ def _environment(folder: Path, postgres: EmbeddedPostgres, valkey: EmbeddedValke
 
 def _fill(app: Flask, settings: Settings, postgres: EmbeddedPostgres) -> bytes:
     """Schema, places, methods and rules as every district has them; residents at home everywhere, signed in, bound."""
-    instant, key = now(), registry.new_key()
+    instant, key = now(), new_key()
     with app.app_context():
         upgrade()
         session = db.session()

@@ -150,6 +150,11 @@ def install(app: Flask, blueprints: list[Any]) -> Api:
     return api
 
 
+def required_header(name: str, description: str) -> dict[str, Any]:
+    """A header that a request must carry, for the description of a view."""
+    return {"name": name, "in": "header", "required": True, "schema": {"type": "string"}, "description": description}
+
+
 def page_schema(item: type[ma.Schema]) -> type[ma.Schema]:
     """The schema of a page of `item`: {"items": […], "next_cursor": text or null}."""
     name = item.__name__.removesuffix("View") + "Page"

@@ -16,6 +16,7 @@ from flask_migrate import upgrade
 from server import boot
 from server.clock import REHEARSAL_DAYS_MAX, ahead, now
 from server.pages import ROOT, openapi_text
+from server.settings import settings
 
 # Two, so that a long job at night does not hold up the short ones; their work is PostgreSQL's.
 JOBS_AT_ONCE = 2
@@ -131,10 +132,9 @@ def real() -> None:
 
 
 def _rehearsal_file() -> Path:
-    settings = _application().extensions["tanpuhui_settings"]
-    if settings.rehearsal_file is None:
+    file = settings().rehearsal_file
+    if file is None:
         raise click.ClickException("Only a development service can be rehearsed; this one is in production.")
-    file: Path = settings.rehearsal_file
     return file
 
 

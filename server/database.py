@@ -118,6 +118,11 @@ def run_transaction(work: Callable[[Session], Result]) -> Result:
     raise AssertionError("unreachable")
 
 
+def lock_name(session: Session, name: str) -> None:
+    """Hold a name until the transaction ends: whoever wants the same one waits, so two do not both find room."""
+    session.execute(sa.select(sa.func.pg_advisory_xact_lock(sa.func.hashtextextended(name, 0))))
+
+
 DELETED_AT_ONCE_MAX = 10_000
 
 

@@ -28,6 +28,8 @@ DIVISION = [ma.validate.Length(6, 12), ma.validate.Regexp(r"^([0-9]{6}|[0-9]{9}|
 SLUG = ma.validate.Regexp(r"^[a-z][a-z0-9-]*(?!\n)$")
 # A code that a person typed, as it was read out: with blanks and hyphens, in any case.
 TYPED_CODE = ma.validate.Regexp(r"^[0-9A-Za-z -]+(?!\n)$")
+# What a phone calls its installation of the mini-program, or a trip that it recorded.
+PHONES_OWN_ID = ma.validate.Regexp(r"^[!-~]{8,64}(?!\n)$")
 
 
 def in_our_time(day: date) -> None:

@@ -3,10 +3,16 @@
 import hashlib
 import hmac
 import re
+import secrets
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 
 TOLERANCE = timedelta(seconds=300)
+
+
+def new_key() -> str:
+    """A key of 256 random bits as text; the text's bytes are the HMAC key."""
+    return secrets.token_urlsafe(32)
 
 
 def sign(key: bytes, timestamp: str, body: bytes) -> str:

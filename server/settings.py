@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Literal
 from urllib.parse import urlsplit
 
+from flask import current_app
+
 PLACES_DATA = Path(__file__).parent / "places" / "data"
 
 
@@ -78,6 +80,12 @@ class Settings:
     def rehearsal_file(self) -> Path | None:
         """Where `flask clock forward` notes by how much the clock is ahead; None in production."""
         return None if self.is_production else self.data_folder / "clock-ahead"
+
+
+def settings() -> Settings:
+    """The running application's settings."""
+    found: Settings = current_app.extensions["tanpuhui_settings"]
+    return found
 
 
 class _Reader:

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from flask_migrate import upgrade
 
+from bench.figures import write_part
 from bench.replay_kit import course, table
 from bench.replay_kit.course import Plan
 from bench.running import end_tidily_when_terminated
@@ -28,7 +29,6 @@ from wsgi import create_app
 SEED = 20261123
 LONG = Plan(seed=SEED, residents=10_000, days=30, accounts=50, attack_from=10)
 SHORT = Plan(seed=SEED, residents=240, days=6, accounts=24, attack_from=4, look_hours=(12.5, 20.0, 24.0))
-BEGIN, END = "<!-- replay kit: begin -->", "<!-- replay kit: end -->"
 
 
 @contextmanager
@@ -98,9 +98,7 @@ def main() -> None:
     result, lines = run(plan)
     print("\n".join(lines))
     if given.write is not None:
-        text = given.write.read_text("utf-8")
-        before, after = text.split(BEGIN)[0], text.split(END)[1]
-        given.write.write_text(f"{before}{BEGIN}\n\n" + "\n".join(lines) + f"\n\n{END}{after}", "utf-8")
+        write_part(given.write, "replay kit", lines)
     if result.fails:
         sys.exit("\n".join(result.fails))
 

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import TypeVar
 
 import click
-from flask import current_app
 from flask.cli import AppGroup
 from sqlalchemy.orm import Session
 
@@ -22,6 +21,7 @@ from server.clock import now
 from server.database import run_transaction, transaction
 from server.errors import DomainError, NotFound
 from server.people.acting import actor_named
+from server.settings import settings
 
 annual_report = AppGroup("annual-report", help="The annual assessment of the plan's targets (目标任务年度评估).")
 
@@ -120,5 +120,4 @@ def _told(work: Callable[[], Done]) -> Done:
 
 
 def _folder() -> Path:
-    folder: Path = current_app.extensions["tanpuhui_settings"].district_folder
-    return folder
+    return settings().district_folder

@@ -27,6 +27,7 @@ from server.entries import TRIMMED_LINE
 from server.files.serving import download
 from server.idempotency import idempotent
 from server.paging import Page, PageQuery
+from server.settings import settings
 
 blueprint = Blueprint(
     "annual-reports",
@@ -313,5 +314,4 @@ def _handed_out(seen: FileSeen) -> Response:
 
 
 def _folder() -> Path:
-    folder: Path = current_app.extensions["tanpuhui_settings"].district_folder
-    return folder
+    return settings().district_folder

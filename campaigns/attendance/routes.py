@@ -5,7 +5,7 @@ from typing import Any
 from uuid import UUID
 
 import marshmallow as ma
-from flask import Response, current_app
+from flask import Response
 
 from campaigns.attendance import check_ins, code_sheets, slots, volunteering
 from campaigns.attendance.check_ins import CheckInSeen
@@ -25,6 +25,7 @@ from server.files.serving import download
 from server.idempotency import idempotent
 from server.limits import limiter
 from server.paging import Page, PageQuery
+from server.settings import settings
 
 blueprint = Blueprint(
     "attendance",
@@ -204,11 +205,6 @@ class VolunteeringView(ma.Schema):
     days = ma.fields.List(ma.fields.Nested(DayMinutesView), required=True)
 
 
-def _data_key() -> bytes:
-    key: bytes = current_app.extensions["tanpuhui_settings"].data_key
-    return key
-
-
 def _place(entry: dict[str, Any]) -> Point | None:
     if entry["latitude"] is None:
         return None
@@ -287,7 +283,9 @@ def cancel_slot(campaign_id: UUID, slot_id: UUID) -> tuple[CheckInSlot, dict[str
 def read_screen_code(query: dict[str, Any], campaign_id: UUID, slot_id: UUID) -> ShownCode:
     """签到屏动态码. The code for the staff's screen: another every 15 s, worthless 30 s after it first appeared."""
     with transaction() as session:
-        return slots.screen_code(session, actor(), campaign_id, slot_id, **query, data_key=_data_key(), now=now())
+        return slots.screen_code(
+            session, actor(), campaign_id, slot_id, **query, data_key=settings().data_key, now=now()
+        )
 
 
 @blueprint.get("/campaigns/<uuid:campaign_id>/slots/<uuid:slot_id>/code.svg")
@@ -297,7 +295,9 @@ def read_screen_code(query: dict[str, Any], campaign_id: UUID, slot_id: UUID) ->
 def draw_screen_code(query: dict[str, Any], campaign_id: UUID, slot_id: UUID) -> Response:
     """签到屏二维码. The same code drawn as a QR code; X-Code-Changes-At says when to ask again."""
     with transaction() as session:
-        shown = slots.screen_code(session, actor(), campaign_id, slot_id, **query, data_key=_data_key(), now=now())
+        shown = slots.screen_code(
+            session, actor(), campaign_id, slot_id, **query, data_key=settings().data_key, now=now()
+        )
     return _drawn(shown)
 
 
@@ -310,7 +310,7 @@ def print_code_sheet(entry: dict[str, Any], campaign_id: UUID, slot_id: UUID) ->
     """打印签到码. A sheet of one-use codes as PDF or SVG. Nobody can print the same again: only hashes are kept."""
     with transaction() as session:
         sheet = slots.print_codes(
-            session, actor(), campaign_id, slot_id, count=entry["codes"], data_key=_data_key(), now=now()
+            session, actor(), campaign_id, slot_id, count=entry["codes"], data_key=settings().data_key, now=now()
         )
     # Drawing takes seconds, and needs no transaction.
     content = code_sheets.draw(sheet, entry["format"])
@@ -328,7 +328,7 @@ def check_in(entry: dict[str, Any], campaign_id: UUID) -> CheckIn:
     """签到. Check in with the code on the screen or on paper."""
     return run_transaction(
         lambda session: check_ins.check_in(
-            session, actor(), campaign_id, entry["code"], place=_place(entry), data_key=_data_key(), now=now()
+            session, actor(), campaign_id, entry["code"], place=_place(entry), data_key=settings().data_key, now=now()
         )
     )
 
@@ -343,7 +343,7 @@ def sign_out(entry: dict[str, Any], campaign_id: UUID) -> CheckIn:
     """签退. Sign out as a volunteer, and have the minutes counted."""
     return run_transaction(
         lambda session: check_ins.sign_out(
-            session, actor(), campaign_id, entry["code"], place=_place(entry), data_key=_data_key(), now=now()
+            session, actor(), campaign_id, entry["code"], place=_place(entry), data_key=settings().data_key, now=now()
         )
     )
 
@@ -357,7 +357,7 @@ def scan_check_in(entry: dict[str, Any], campaign_id: UUID, slot_id: UUID) -> Ch
     """扫码签到. Check in the resident whose own code staff have scanned."""
     return run_transaction(
         lambda session: check_ins.check_in_resident(
-            session, actor(), campaign_id, slot_id, entry["code"], data_key=_data_key(), now=now()
+            session, actor(), campaign_id, slot_id, entry["code"], data_key=settings().data_key, now=now()
         )
     )
 
@@ -371,7 +371,7 @@ def scan_sign_out(entry: dict[str, Any], campaign_id: UUID, slot_id: UUID) -> Ch
     """扫码签退. Sign out the volunteer whose own code staff have scanned."""
     return run_transaction(
         lambda session: check_ins.sign_out_resident(
-            session, actor(), campaign_id, slot_id, entry["code"], data_key=_data_key(), now=now()
+            session, actor(), campaign_id, slot_id, entry["code"], data_key=settings().data_key, now=now()
         )
     )
 
@@ -430,7 +430,7 @@ def remove_check_in(entry: dict[str, Any], campaign_id: UUID, slot_id: UUID, res
 def read_own_code(query: dict[str, Any]) -> ShownCode:
     """我的活动码. The resident's own code for a campaign's staff to scan: another every 30 s."""
     with transaction() as session:
-        return check_ins.own_code(session, actor(), **query, data_key=_data_key(), now=now())
+        return check_ins.own_code(session, actor(), **query, data_key=settings().data_key, now=now())
 
 
 @blueprint.get("/me/code.svg")
@@ -440,7 +440,7 @@ def read_own_code(query: dict[str, Any]) -> ShownCode:
 def draw_own_code(query: dict[str, Any]) -> Response:
     """我的活动二维码. The same code drawn as a QR code."""
     with transaction() as session:
-        shown = check_ins.own_code(session, actor(), **query, data_key=_data_key(), now=now())
+        shown = check_ins.own_code(session, actor(), **query, data_key=settings().data_key, now=now())
     return _drawn(shown)
 
 

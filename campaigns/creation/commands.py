@@ -3,14 +3,13 @@
 import time
 
 import click
-from flask import current_app
 from flask.cli import AppGroup
 
 from campaigns.creation import jobs, programmes
 from campaigns.creation.rubric_entries import CreationDataError, read_programmes, read_rubrics
 from server.clock import now
 from server.database import run_transaction
-from server.settings import Settings
+from server.settings import settings
 
 creation = AppGroup("creation", help="Programmes, rubrics and applications of the creations (创建).")
 
@@ -18,10 +17,10 @@ creation = AppGroup("creation", help="Programmes, rubrics and applications of th
 @creation.command("load")
 def load() -> None:
     """Load programmes, targets and rubrics of the district's data folder; a second time changes nothing."""
-    settings: Settings = current_app.extensions["tanpuhui_settings"]
+    configured = settings()
     at = now()
     try:
-        file, rubrics = read_programmes(settings.district_folder), read_rubrics(settings.district_folder)
+        file, rubrics = read_programmes(configured.district_folder), read_rubrics(configured.district_folder)
         done = run_transaction(lambda session: programmes.load(session, file, rubrics, now=at))
     except CreationDataError as error:
         raise click.ClickException(str(error)) from error

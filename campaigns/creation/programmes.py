@@ -17,6 +17,7 @@ from campaigns.creation.rubric_entries import CreationDataError, ProgrammesFile,
 from server import audit
 from server.access import Actor
 from server.clock import business_day
+from server.database import lock_name
 from server.errors import Conflict, DomainError, NotFound
 from server.paging import Page, decode, page_of
 from server.places.models import Confidence
@@ -61,7 +62,7 @@ def load(session: Session, file: ProgrammesFile, files: Sequence[tuple[RubricFil
     from the version loaded under its revision.
     """
     # Two operators at once would both find a rubric missing and add it.
-    session.execute(sa.select(sa.func.pg_advisory_xact_lock(sa.func.hashtextextended("creation", 0))))
+    lock_name(session, "creation")
     for position, programme in enumerate(file.programmes, 1):
         _write(session, Programme, ("code",), {**msgspec.structs.asdict(programme), "position": position})
     for target in file.targets:

@@ -4,7 +4,6 @@ from typing import Any
 from uuid import UUID
 
 import marshmallow as ma
-from flask import current_app
 from flask_limiter.util import get_remote_address
 
 from campaigns.creation import naming, notice, programmes
@@ -23,7 +22,7 @@ from server.files.uploads import takes_files, upload_body, uploaded
 from server.limits import limiter
 from server.paging import Page, PageQuery
 from server.places.models import AgencyRank, Confidence, OrganisationKind
-from server.settings import Settings
+from server.settings import settings
 
 blueprint = Blueprint(
     "creation-public",
@@ -229,9 +228,8 @@ def read_public_notice(notice_id: UUID) -> UnderNotice:
 @blueprint.response(201, ReceivedView)
 def object_to_notice(entry: dict[str, Any], notice_id: UUID) -> Received:
     """提出异议. Object to an application under notice; the receipt leads back to the answer."""
-    settings: Settings = current_app.extensions["tanpuhui_settings"]
     with transaction() as session:
-        return notice.make_objection(session, notice_id, **entry, data_key=settings.data_key, now=now())
+        return notice.make_objection(session, notice_id, **entry, data_key=settings().data_key, now=now())
 
 
 @blueprint.get("/objections/mine")

@@ -7,7 +7,7 @@ from uuid import UUID
 
 import marshmallow as ma
 import msgspec
-from flask import Response, current_app
+from flask import Response
 
 from campaigns.creation import applications, naming, notice, process, programmes, rubrics
 from campaigns.creation.applications import Answer
@@ -39,7 +39,7 @@ from server.files.serving import StoredFileView, serve
 from server.idempotency import idempotent
 from server.paging import Page, PageQuery
 from server.places.models import Confidence
-from server.settings import Settings
+from server.settings import settings
 
 blueprint = Blueprint(
     "creation",
@@ -70,11 +70,6 @@ def _amount(highest: int, **options: Any) -> ma.fields.Decimal:
 
     # The limits stand in the description by hand: apispec would write those of a Decimal as what JSON cannot hold.
     return ma.fields.Decimal(allow_nan=False, validate=fits, metadata={"minimum": 0, "maximum": highest}, **options)
-
-
-def _data_key() -> bytes:
-    settings: Settings = current_app.extensions["tanpuhui_settings"]
-    return settings.data_key
 
 
 # Rubrics
@@ -642,7 +637,7 @@ class StaffObjectionView(ma.Schema):
 def list_objections(query: dict[str, Any], application_id: UUID) -> Page[ObjectionDetail]:
     """异议列表. List the objections to an application, first come first."""
     with transaction() as session:
-        return notice.list_objections(session, actor(), application_id, data_key=_data_key(), **query)
+        return notice.list_objections(session, actor(), application_id, data_key=settings().data_key, **query)
 
 
 @blueprint.post("/objections/<uuid:objection_id>/answer")

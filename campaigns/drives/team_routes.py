@@ -4,7 +4,6 @@ from typing import Any
 from uuid import UUID
 
 import marshmallow as ma
-from flask import current_app
 
 from campaigns.drives import teams
 from campaigns.drives.routes import reason_field
@@ -19,7 +18,7 @@ from server.limits import limiter
 from server.paging import Page, PageQuery
 from server.people.join_codes import GUESSES, TYPED_LENGTH_MAX
 from server.people.routes import SHOWN_NAME
-from server.settings import Settings
+from server.settings import settings
 
 blueprint = Blueprint(
     "campaign-teams",
@@ -97,11 +96,6 @@ class OwnTeamView(TeamView):
     people = ma.fields.List(ma.fields.Nested(MemberView), required=True)
 
 
-def _data_key() -> bytes:
-    settings: Settings = current_app.extensions["tanpuhui_settings"]
-    return settings.data_key
-
-
 @blueprint.get("/<uuid:campaign_id>/teams")
 @require(Permission.CAMPAIGN_READ)
 @blueprint.arguments(PageQuery, location="query", unknown=ma.RAISE)
@@ -119,7 +113,7 @@ def list_teams(query: dict[str, Any], campaign_id: UUID) -> Page[TeamSummary]:
 @blueprint.response(201, OwnTeamView)
 def create_team(entry: dict[str, Any], campaign_id: UUID) -> OwnTeam:
     """创建团队. Found a team as its captain; the answer has the code with which others join."""
-    key = _data_key()
+    key = settings().data_key
     return run_transaction(
         lambda session: teams.create(session, actor(), campaign_id, **entry, data_key=key, now=now())
     )
@@ -142,7 +136,7 @@ def read_own_team(campaign_id: UUID) -> OwnTeam:
 @blueprint.response(201, OwnTeamView)
 def join_team(entry: dict[str, Any], campaign_id: UUID) -> OwnTeam:
     """加入团队. Join a team with its code; who is in the campaign joins one team."""
-    key = _data_key()
+    key = settings().data_key
     return run_transaction(lambda session: teams.join(session, actor(), campaign_id, **entry, data_key=key, now=now()))
 
 
@@ -168,7 +162,7 @@ def rename_own_team(entry: dict[str, Any], campaign_id: UUID) -> OwnTeam:
 @blueprint.response(201, OwnTeamView)
 def renew_team_code(campaign_id: UUID) -> OwnTeam:
     """更换团队口令. Make another code for one's team, as its captain; the old one ends."""
-    key = _data_key()
+    key = settings().data_key
     return run_transaction(lambda session: teams.renew_code(session, actor(), campaign_id, data_key=key, now=now()))
 
 

@@ -7,7 +7,6 @@ from pathlib import Path
 from string import Template
 
 import click
-from flask import current_app
 from flask.cli import AppGroup
 from sqlalchemy.orm import Session
 
@@ -23,7 +22,7 @@ from server.access import Role
 from server.clock import SHANGHAI, now
 from server.database import run_transaction, transaction
 from server.people.staff import hash_password
-from server.settings import Settings
+from server.settings import Settings, settings
 
 sample = AppGroup("sample", help="Sample people, partners and a campaign; never in production.")
 
@@ -38,18 +37,18 @@ DEMONSTRATION_TIMETABLE = "collection-demonstration.toml"
 @sample.command("load")
 def load() -> None:
     """Load the sample; write sample.json, sample.env and try-this.txt. A second time changes nothing."""
-    settings: Settings = current_app.extensions["tanpuhui_settings"]
-    if settings.is_production:
+    configured = settings()
+    if configured.is_production:
         raise click.ClickException("sample people and partners are for development: TANPUHUI_ENV is production")
-    path = settings.data_folder / CREDENTIALS_FILE
+    path = configured.data_folder / CREDENTIALS_FILE
     try:
-        credentials = _load(settings, path, at=now())
+        credentials = _load(configured, path, at=now())
     except SampleError as error:
         raise click.ClickException(str(error)) from error
     rules.write_credentials(path, credentials)
-    rules.write_private(settings.data_folder / SHELL_FILE, shell_variables(settings, credentials).encode())
-    text = try_this(settings, credentials, at=now())
-    rules.write_private(settings.data_folder / TRY_THIS_FILE, text.encode())
+    rules.write_private(configured.data_folder / SHELL_FILE, shell_variables(configured, credentials).encode())
+    text = try_this(configured, credentials, at=now())
+    rules.write_private(configured.data_folder / TRY_THIS_FILE, text.encode())
     # So that the first look at the statistics shows the sample and not an empty page; a worker that counts is as good.
     with contextlib.suppress(CountIsRunning):
         count_everything_due(FIRST_DAY)

@@ -2,10 +2,8 @@
 
 from collections.abc import Iterator, Sequence
 from datetime import date
-from pathlib import Path
 from typing import Any
 
-from flask import current_app
 from sqlalchemy.orm import Session
 
 from campaigns.drives.models import CampaignKind
@@ -16,6 +14,7 @@ from server.access import Actor, Permission
 from server.errors import Forbidden
 from server.exports.registry import Arguments, Cell, Producer
 from server.paging import PAGE_SIZE_MAX
+from server.settings import settings
 
 KIND = "participation"
 
@@ -108,8 +107,7 @@ def _cells(item: PlaceFigures, head: tuple[Cell, ...]) -> tuple[Cell, ...]:
 
 
 def _district() -> DistrictFigures:
-    folder: Path = current_app.extensions["tanpuhui_settings"].district_folder
-    return district_figures(folder)
+    return district_figures(settings().district_folder)
 
 
 PRODUCERS = [Producer(KIND, "参与统计表", _authorise, lambda *_: COLUMNS, _rows)]

@@ -5,7 +5,7 @@ from typing import Any
 
 import marshmallow as ma
 import msgspec
-from flask import Response, current_app
+from flask import Response
 from sqlalchemy.orm import Session
 
 from campaigns.drives.models import CampaignKind
@@ -28,7 +28,7 @@ from server.exports.routes import ExportView
 from server.idempotency import idempotent
 from server.paging import PageQuery
 from server.places.models import DivisionLevel, OrganisationKind
-from server.settings import Settings
+from server.settings import settings
 
 blueprint = Blueprint(
     "report", __name__, url_prefix="/api/v1/report", description="统计与报告 · Participation and recorded trips"
@@ -554,8 +554,7 @@ def _table(table: Table) -> Response:
 
 
 def _district() -> report.DistrictFigures:
-    settings: Settings = current_app.extensions["tanpuhui_settings"]
-    return report.district_figures(settings.district_folder)
+    return report.district_figures(settings().district_folder)
 
 
 def _audited(work: Callable[[Session], Any], subject: str, **detail: Any) -> Any:
@@ -668,8 +667,7 @@ def request_table(entry: dict[str, Any]) -> Export:
 
 def _public(key: str, make: Callable[[Session], Any]) -> Response:
     """An answer for everybody, made at most once a minute while the cache lives."""
-    settings: Settings = current_app.extensions["tanpuhui_settings"]
-    key = f"report:{settings.district_folder.name}:{key}"
+    key = f"report:{settings().district_folder.name}:{key}"
     body = cache().get(key)
     if body is None:
         with transaction() as session:
@@ -682,9 +680,8 @@ def _public(key: str, make: Callable[[Session], Any]) -> Response:
 
 def _summary(session: Session, name: str | None) -> dict[str, Any]:
     district = _district()
-    settings: Settings = current_app.extensions["tanpuhui_settings"]
     made = public_report.summary(
-        session, district, read_goal(settings.district_folder), name=name, today=business_day(now())
+        session, district, read_goal(settings().district_folder), name=name, today=business_day(now())
     )
     members = {
         **{field: getattr(made, field) for field in type(made).__slots__},

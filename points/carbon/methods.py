@@ -17,6 +17,7 @@ from sqlalchemy.orm import Session
 from points.carbon.models import Factor, FactorUnit, Method, MethodKind
 from points.carbon.savings import FactorSet
 from server.data_files import parse_toml, read_text
+from server.database import lock_name
 from server.errors import DomainError
 from server.places.models import Confidence
 
@@ -123,7 +124,7 @@ def load(session: Session, methods: list[MethodData], *, on: date) -> list[str]:
     A second time changes nothing. Raises MethodChanged for a file whose content differs from what was loaded under its
     id, and MethodDataError for a default that was one before and has ended.
     """
-    session.execute(sa.select(sa.func.pg_advisory_xact_lock(sa.func.hashtextextended("carbon:methods", 0))))
+    lock_name(session, "carbon:methods")
     stored = {row.id: row for row in session.scalars(sa.select(Method).execution_options(populate_existing=True))}
     added = []
     for data in methods:
@@ -142,7 +143,7 @@ def load(session: Session, methods: list[MethodData], *, on: date) -> list[str]:
 
 def add(session: Session, data: MethodData) -> None:
     """Store one method without the default mark: it is what a rules version names that prices. Raises MethodChanged."""
-    session.execute(sa.select(sa.func.pg_advisory_xact_lock(sa.func.hashtextextended("carbon:methods", 0))))
+    lock_name(session, "carbon:methods")
     if session.get(Method, data.id) is not None:
         raise MethodChanged(f"{data.id}: is loaded already; give the new version a new id")
     _insert(session, data)

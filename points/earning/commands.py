@@ -1,7 +1,6 @@
 """`flask rules …` and `flask counts …`."""
 
 import click
-from flask import current_app
 from flask.cli import AppGroup
 
 from points.earning import counts as kept
@@ -10,6 +9,7 @@ from points.earning.rules import RuleDataError
 from points.ledger import verification
 from points.ledger.commands import ledger, prove
 from server.database import run_transaction
+from server.settings import settings
 
 rules = AppGroup("rules", help="The district's earning rules.")
 counts = AppGroup("counts", help="The counts kept by resident and community.")
@@ -18,7 +18,7 @@ counts = AppGroup("counts", help="The counts kept by resident and community.")
 @rules.command("load")
 def load_rules() -> None:
     """Load the rules of the district's data folder; a second time changes nothing."""
-    folder = current_app.extensions["tanpuhui_settings"].district_folder
+    folder = settings().district_folder
     try:
         files = rule_files.read_folder(folder)
         added = run_transaction(lambda session: rule_files.load(session, files))

@@ -4,8 +4,6 @@ Whoever finds something suspicious places an order with an end; the award reads 
 memory, so that the feed pays nothing for them. A process learns of an order within FRESH_FOR_S.
 """
 
-import threading
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -20,6 +18,7 @@ from points.earning.models import Grade, HoldOrder, SubjectKind
 from points.earning.pricing import Priced, site_subject
 from server.database import new_id
 from server.errors import NotFound
+from server.kept import Kept
 
 FRESH_FOR_S = 10.0
 STANDS_FOR_MAX = timedelta(days=92)  # as the table's CHECK has it
@@ -111,32 +110,21 @@ class Standing:
         return found
 
 
-class _Memory:
-    """The orders that this process last read, and when."""
-
-    def __init__(self) -> None:
-        self.lock = threading.Lock()
-        self.standing: Standing | None = None
-        self.read_at = 0.0
-
-
-_memory = _Memory()
+_kept: Kept[Standing] = Kept()
 
 
 def current(session: Session, *, now: datetime) -> Standing:
     """The standing orders, at most FRESH_FOR_S old."""
-    kept = _memory.standing
-    stale = kept is None or time.monotonic() - _memory.read_at > FRESH_FOR_S
-    if kept is None or stale or (kept.ends_at is not None and kept.ends_at <= now):
-        kept = read(session, now=now)
-        with _memory.lock:
-            _memory.standing, _memory.read_at = kept, time.monotonic()
-    return kept
+    return _kept.current(
+        lambda: read(session, now=now),
+        fresh_for_s=FRESH_FOR_S,
+        still=lambda standing: standing.ends_at is None or standing.ends_at > now,
+    )
 
 
 def forget() -> None:
     """Read the orders anew at the next call."""
-    _memory.standing = None
+    _kept.forget()
 
 
 def read(session: Session, *, now: datetime) -> Standing:

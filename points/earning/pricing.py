@@ -4,8 +4,6 @@ Rule versions and methods are immutable, so a process keeps them in memory and l
 FRESH_FOR_S seconds; a version is proposed for a future day, so none is ever late.
 """
 
-import threading
-import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
@@ -30,6 +28,7 @@ from points.earning.models import (
 )
 from server.clock import SHANGHAI_FIXED
 from server.database import new_id
+from server.kept import Kept
 
 # Without any rule in force; the same as in the first edition of the rules.
 EXPIRY_YEARS_DEFAULT = 1
@@ -280,25 +279,12 @@ def _steps(claim: Claim) -> tuple[int, int]:
     return claim.steps_before, max(claim.steps or 0, claim.steps_before)
 
 
-class _Memory:
-    """The tariffs that this process last read, and when."""
-
-    def __init__(self) -> None:
-        self.lock = threading.Lock()
-        self.tariffs: Tariffs | None = None
-        self.read_at = 0.0
-
-
-_memory = _Memory()
+_kept: Kept[Tariffs] = Kept()
 
 
 def current(session: Session) -> Tariffs:
     """The tariffs, at most FRESH_FOR_S old."""
-    if _memory.tariffs is None or time.monotonic() - _memory.read_at > FRESH_FOR_S:
-        fresh = read(session)
-        with _memory.lock:
-            _memory.tariffs, _memory.read_at = fresh, time.monotonic()
-    return _memory.tariffs
+    return _kept.current(lambda: read(session), fresh_for_s=FRESH_FOR_S)
 
 
 def points_end_on(session: Session, day: date) -> date:
@@ -309,7 +295,7 @@ def points_end_on(session: Session, day: date) -> date:
 
 def forget() -> None:
     """Read the tariffs anew at the next call."""
-    _memory.tariffs = None
+    _kept.forget()
 
 
 def read(session: Session) -> Tariffs:

@@ -91,14 +91,7 @@ def release(session: Session, resident_id: UUID, activity_id: UUID, *, now: date
     return award
 
 
-def refuse(
-    session: Session,
-    resident_id: UUID,
-    activity_id: UUID,
-    *,
-    reason: Reason,
-    now: datetime,  # noqa: ARG001 -- one signature with its siblings; nothing of a refusal is dated but its decision
-) -> None:
+def refuse(session: Session, resident_id: UUID, activity_id: UUID, *, reason: Reason) -> None:
     """End a held claim as refused. Raises NotFound, NotHeld."""
     activity = _locked(session, resident_id, activity_id, (Outcome.HELD,), NotHeld)
     _refuse(session, activity, reason)

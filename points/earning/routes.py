@@ -5,7 +5,6 @@ from typing import Any, ClassVar
 from uuid import UUID
 
 import marshmallow as ma
-from flask import current_app
 from sqlalchemy.orm import Session
 
 from points.earning import activities, counts, steps
@@ -17,12 +16,14 @@ from server.access import Permission, actor, require
 from server.api import Blueprint, page_schema
 from server.clock import business_day, now
 from server.database import new_id, run_transaction, transaction
+from server.entries import PHONES_OWN_ID
 from server.errors import InvalidRequest, NotFound
 from server.idempotency import idempotent, idempotent_required
 from server.limits import limiter, spend_limit
 from server.people import residents, wechat
 from server.people.models import ConsentPurpose, Resident
 from server.people.residents import ConsentMissing, HomeCommunityMissing
+from server.settings import settings
 
 blueprint = Blueprint(
     "earning", __name__, url_prefix="/api/v1", description="低碳行为 activities: record, history, savings"
@@ -34,7 +35,7 @@ SAVINGS_DAYS_MAX = 731
 def _installation() -> ma.fields.String:
     return ma.fields.String(
         load_default=None,
-        validate=ma.validate.Regexp(r"^[!-~]{8,64}(?!\n)$"),
+        validate=PHONES_OWN_ID,
         metadata={"description": "The mini-program's own id of this installation; kept as a keyed hash only"},
     )
 
@@ -54,7 +55,7 @@ class TripBody(ma.Schema):
     ended_at = ma.fields.AwareDateTime(required=True, metadata={"example": "2026-11-22T08:30:00+08:00"})
     distance_m = ma.fields.Integer(required=True, strict=True, validate=ma.validate.Range(1, 1_000_000))
     client_id = ma.fields.String(
-        validate=ma.validate.Regexp(r"^[!-~]{8,64}(?!\n)$"),
+        validate=PHONES_OWN_ID,
         metadata={"description": "The phone's own id of this trip; sent again with the same id, it is not paid twice"},
     )
     installation = _installation()
@@ -181,15 +182,15 @@ def record_trip(body: dict[str, Any]) -> dict[str, Any]:
 def sync_steps(body: dict[str, Any]) -> list[dict[str, Any]]:
     """同步微信运动步数. Take in WeRun steps; each day pays only what was added since the last sync."""
     instant, person = now(), actor().id
-    settings = current_app.extensions["tanpuhui_settings"]
+    configured = settings()
 
     def work(session: Session) -> list[dict[str, Any]]:
-        _require_home(session, person)
+        residents.require_home(session, person)
         if not residents.has_consent(session, person, ConsentPurpose.WERUN_STEPS):
             raise ConsentMissing(purpose=ConsentPurpose.WERUN_STEPS.value)
-        session_key = residents.session_key_of(session, person, data_key=settings.data_key)
+        session_key = residents.session_key_of(session, person, data_key=configured.data_key)
         days = wechat.werun_steps(
-            session_key, body["iv"], body["encrypted_data"], appid=settings.wechat_appid, now=instant
+            session_key, body["iv"], body["encrypted_data"], appid=configured.wechat_appid, now=instant
         )
         synced = steps.sync(session, person, days, now=instant, device=_phone(body))
         return [_award_view(each) for each in synced]
@@ -253,13 +254,7 @@ def revoke_activity(body: dict[str, Any], resident_id: UUID, activity_id: UUID) 
 
 
 def _phone(body: dict[str, Any]) -> str | None:
-    return phone_of(body["installation"], data_key=current_app.extensions["tanpuhui_settings"].data_key)
-
-
-def _require_home(session: Session, resident_id: UUID) -> None:
-    resident = session.get(Resident, resident_id)
-    if resident is None or resident.community_code is None:
-        raise HomeCommunityMissing
+    return phone_of(body["installation"], data_key=settings().data_key)
 
 
 def _award_view(award: Award) -> dict[str, Any]:

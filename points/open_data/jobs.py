@@ -3,7 +3,6 @@
 import procrastinate
 import sqlalchemy as sa
 import structlog
-from flask import current_app
 
 from points.open_data import releases
 from points.open_data.models import StatisticsRelease
@@ -13,7 +12,7 @@ from points.statistics.periods import CalendarPeriod
 from server.clock import business_day, now
 from server.database import transaction
 from server.errors import DomainError
-from server.settings import Settings
+from server.settings import settings
 
 tasks = procrastinate.Blueprint()
 log = structlog.get_logger()
@@ -21,7 +20,6 @@ log = structlog.get_logger()
 
 def release_period(period: CalendarPeriod, *, reason: str | None = None) -> StatisticsRelease:
     """Freeze a period in a transaction of its own, without anybody's name. Raises what `releases.freeze` does."""
-    settings: Settings = current_app.extensions["tanpuhui_settings"]
     at = now()
     with transaction() as session:
         # A year is minutes of thinking between two statements.
@@ -30,7 +28,7 @@ def release_period(period: CalendarPeriod, *, reason: str | None = None) -> Stat
             session,
             public_tables(),
             period,
-            source=source_of(settings.district_folder),
+            source=source_of(settings().district_folder),
             frozen_by=None,
             reason=reason,
             now=at,

@@ -30,7 +30,7 @@ from points.open_data.rendering import Source
 from points.open_data.tables import FixedTable, Row
 from points.open_data.withholding import Edition, Spot, corrected, grid, told, withheld
 from points.statistics.periods import CalendarPeriod, Grain, period_with
-from server.database import new_id
+from server.database import lock_name, new_id
 from server.errors import DomainError, NotFound, ReasonRequired
 from server.paging import Page, decode, page_of
 from server.places.models import Division
@@ -357,7 +357,7 @@ def freeze(
     CannotBeProtected.
     """
     # Two at once would each decide without knowing what the other shows.
-    session.execute(sa.select(sa.func.pg_advisory_xact_lock(sa.func.hashtextextended("statistics-release", 0))))
+    lock_name(session, "statistics-release")
     released_from = period.ends_on + timedelta(days=_late_days(session, period) + 1)
     if period.grain not in RELEASED_GRAINS or today < released_from:
         raise PeriodNotOver(f"{period_name(period)} can be released from {released_from}")

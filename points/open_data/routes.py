@@ -5,7 +5,7 @@ from typing import Any
 
 import marshmallow as ma
 import sqlalchemy as sa
-from flask import Response, current_app, request
+from flask import Response, request
 
 from points.open_data import releases, rendering
 from points.open_data.models import REASON_LENGTH_MAX, FileFormat
@@ -22,7 +22,7 @@ from server.entries import WORDS
 from server.errors import NotFound
 from server.idempotency import idempotent
 from server.paging import Page, PageQuery
-from server.settings import Settings
+from server.settings import settings
 
 blueprint = Blueprint(
     "open-data", __name__, url_prefix="/api/v1/open-data", description="开放数据 · Frozen statistics for everybody"
@@ -139,8 +139,7 @@ class StatisticsReleaseEntry(ma.Schema):
 
 
 def _source() -> rendering.Source:
-    settings: Settings = current_app.extensions["tanpuhui_settings"]
-    return source_of(settings.district_folder)
+    return source_of(settings().district_folder)
 
 
 def _members(release: ReleaseSeen) -> dict[str, Any]:

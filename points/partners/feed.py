@@ -18,7 +18,7 @@ from points.earning.models import Outcome
 from points.partners import events, sequences
 from points.partners.models import LINE_BYTES_MAX, DeadLetter, FeedBatch, Partner, PartnerDay
 from server.clock import business_day
-from server.database import new_id
+from server.database import delete_some, new_id
 from server.errors import Conflict, DomainError, PayloadTooLarge
 
 LINES_MAX = 5000
@@ -378,11 +378,9 @@ def forget_old(session: Session, *, now: datetime) -> int:
         .where(FeedBatch.received_at < now - BATCH_KEPT_FOR)
         .limit(1000)
     )
-    letters = sa.select(DeadLetter.id).where(DeadLetter.received_at < now - LETTER_KEPT_FOR).limit(10_000)
     key = sa.tuple_(FeedBatch.partner_code, FeedBatch.batch_id)
     deleted = session.execute(sa.delete(FeedBatch).where(key.in_(batches))).rowcount  # type: ignore[attr-defined]
-    deleted += session.execute(sa.delete(DeadLetter).where(DeadLetter.id.in_(letters))).rowcount  # type: ignore[attr-defined]
-    return int(deleted)
+    return int(deleted) + delete_some(session, DeadLetter, DeadLetter.received_at < now - LETTER_KEPT_FOR)
 
 
 def redrive(session: Session, partner: Partner, *, limit: int, now: datetime) -> Counter[str]:

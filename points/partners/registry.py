@@ -1,6 +1,5 @@
 """Partners as the district keeps them: who they are, their keys, and their daily budget."""
 
-import secrets
 from datetime import datetime
 
 import sqlalchemy as sa
@@ -23,11 +22,6 @@ class BothKeysLive(Conflict):
     """Two keys are live; end one first."""
 
     code, title_zh, title_en = "both-keys-live", "已有两个有效密钥", "Two keys are live already; end one first"
-
-
-def new_key() -> str:
-    """A key of 256 random bits as text; the text's bytes are the HMAC key."""
-    return secrets.token_urlsafe(32)
 
 
 def create(

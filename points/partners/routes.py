@@ -4,22 +4,23 @@ from datetime import datetime
 from typing import Any
 
 import marshmallow as ma
-from flask import Response, current_app, request
+from flask import Response, request
 from sqlalchemy.orm import Session
 
 from points.partners import bindings, feed, registry, signature
 from points.partners.models import Binding, Partner
 from server import audit
 from server.access import Permission, actor, public, require
-from server.api import Blueprint
+from server.api import Blueprint, required_header
 from server.clock import now
 from server.crypto import BadSeal
 from server.database import run_transaction, transaction
 from server.errors import DomainError, UnsupportedMediaType
 from server.idempotency import idempotent
 from server.limits import FEED_BODY_BYTES_MAX, feed_partner, limiter
-from server.people.models import Resident
-from server.people.residents import HomeCommunityMissing
+from server.people import residents
+from server.request_signatures import new_key
+from server.settings import settings
 
 blueprint = Blueprint("partners", __name__, url_prefix="/api/v1", description="合作方 partners: signed feed, bindings")
 
@@ -126,19 +127,17 @@ class BatchView(ma.Schema):
     outcomes = ma.fields.List(ma.fields.Nested(LineView), required=True)
 
 
-def _header(name: str, description: str) -> dict[str, Any]:
-    return {"name": name, "in": "header", "required": True, "schema": {"type": "string"}, "description": description}
-
-
 @blueprint.post("/partners/<string:partner_code>/events")
 @public
 @limiter.limit("1200 per minute", key_func=feed_partner)
 @blueprint.doc(
     security=[{"signature": []}],
     parameters=[
-        _header("X-Tanpuhui-Timestamp", "Unix seconds, within 300 s of ours either way"),
-        _header("X-Tanpuhui-Batch", "The batch's own id; sent again, it gets the first answer and does nothing"),
-        _header(
+        required_header("X-Tanpuhui-Timestamp", "Unix seconds, within 300 s of ours either way"),
+        required_header(
+            "X-Tanpuhui-Batch", "The batch's own id; sent again, it gets the first answer and does nothing"
+        ),
+        required_header(
             "X-Tanpuhui-Signature", "Lower-case hex HMAC-SHA256 with the partner's key over timestamp + '.' + body"
         ),
     ],
@@ -172,11 +171,10 @@ def push_events(partner_code: str) -> Response:
 
 
 def _signed_by(session: Session, partner_code: str, body: bytes, instant: datetime) -> Partner:
-    settings = current_app.extensions["tanpuhui_settings"]
     try:
         return signature.check(
             session.get(Partner, partner_code[:40]),
-            settings.data_key,
+            settings().data_key,
             request.headers.get("X-Tanpuhui-Timestamp", ""),
             request.headers.get("X-Tanpuhui-Signature", ""),
             body,
@@ -205,9 +203,7 @@ def bind_partner(body: dict[str, Any], partner_code: str) -> None:
     instant, person = now(), actor().id
 
     def work(session: Session) -> Binding:
-        resident = session.get(Resident, person)
-        if resident is None or resident.community_code is None:
-            raise HomeCommunityMissing
+        residents.require_home(session, person)
         return bindings.bind(session, person, partner_code, body["member_id"], now=instant)
 
     run_transaction(work)
@@ -237,8 +233,8 @@ def list_partners() -> dict[str, Any]:
 @blueprint.response(201, KeyView)
 def create_partner(body: dict[str, Any]) -> dict[str, Any]:
     """新增合作方. Add a partner; its key is shown this once."""
-    instant, person, key = now(), actor(), registry.new_key()
-    data_key = current_app.extensions["tanpuhui_settings"].data_key
+    instant, person, key = now(), actor(), new_key()
+    data_key = settings().data_key
     with transaction() as session:
         registry.create(session, **body, key=key, data_key=data_key, now=instant)
         audit.record(session, person, "partner.create", f"partner:{body['code']}", now=instant, kinds=body["kinds"])
@@ -250,8 +246,8 @@ def create_partner(body: dict[str, Any]) -> dict[str, Any]:
 @blueprint.response(201, KeyView)
 def add_partner_key(partner_code: str) -> dict[str, Any]:
     """新增密钥. A second live key, so that the partner can change over without a gap."""
-    instant, person, key = now(), actor(), registry.new_key()
-    data_key = current_app.extensions["tanpuhui_settings"].data_key
+    instant, person, key = now(), actor(), new_key()
+    data_key = settings().data_key
     with transaction() as session:
         slot = registry.add_key(session, partner_code, key, data_key=data_key)
         audit.record(session, person, "partner.key.add", f"partner:{partner_code}", now=instant, slot=slot)

@@ -1,14 +1,13 @@
 """`flask review …`: what an operator does with review and its detectors."""
 
 import click
-from flask import current_app
 from flask.cli import AppGroup
 
 from points.review import detecting, editions, jobs
 from points.review.editions import ReviewDataError
 from server.clock import now
 from server.database import run_transaction
-from server.settings import Settings
+from server.settings import settings
 
 review = AppGroup("review", help="Review by people, and the detectors.")
 
@@ -16,9 +15,8 @@ review = AppGroup("review", help="Review by people, and the detectors.")
 @review.command("load")
 def load() -> None:
     """Load the editions review-*.toml of the district's data folder; a second time changes nothing."""
-    settings: Settings = current_app.extensions["tanpuhui_settings"]
     try:
-        files = editions.read_folder(settings.district_folder)
+        files = editions.read_folder(settings().district_folder)
         added = run_transaction(lambda session: editions.load(session, files))
     except ReviewDataError as error:
         raise click.ClickException(str(error)) from error

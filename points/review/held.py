@@ -100,7 +100,7 @@ def _on_decision(session: Session, case: Case, decision: Decision, now: datetime
     if decision.verdict is Verdict.GRANTED:
         releasing.release(session, case.resident_id, case.activity_id, now=now)
     else:
-        releasing.refuse(session, case.resident_id, case.activity_id, reason=Reason.REVIEW_REFUSED, now=now)
+        releasing.refuse(session, case.resident_id, case.activity_id, reason=Reason.REVIEW_REFUSED)
 
 
 KIND = Kind(

@@ -11,8 +11,8 @@ from typing import Literal
 
 import msgspec
 
-# The 97.5th percentile of the normal distribution.
-NORMAL_QUANTILE = 1.959964
+from points.wilson import NORMAL_QUANTILE, wilson
+
 INTERVAL = 0.95
 
 # With fewer residents behind a mean the normal approximation of its interval says little.
@@ -45,10 +45,8 @@ def share(part: int, whole: int) -> Estimate | None:
     if whole <= 0 or part > whole:
         return None
     rate = part / whole
-    squared = NORMAL_QUANTILE**2
-    middle = (rate + squared / (2 * whole)) / (1 + squared / whole)
-    half = NORMAL_QUANTILE / (1 + squared / whole) * math.sqrt(rate * (1 - rate) / whole + squared / (4 * whole**2))
-    return Estimate(round(rate, 6), round(max(0.0, middle - half), 6), round(min(1.0, middle + half), 6))
+    low, high = wilson(rate, whole)
+    return Estimate(round(rate, 6), round(max(0.0, low), 6), round(min(1.0, high), 6))
 
 
 def mean(total: float, squares: float, contributors: int, persons: int) -> Estimate | None:

@@ -1,11 +1,11 @@
 """`flask tracks …`: the district's thresholds and lines, and erasing by hand."""
 
 import click
-from flask import current_app
 from flask.cli import AppGroup
 
 from points.travel import checks, jobs, lines
 from points.travel.checks import CheckDataError
+from server.settings import settings
 
 tracks = AppGroup("tracks", help="Recorded tracks: thresholds, transit lines, erasure.")
 
@@ -13,7 +13,7 @@ tracks = AppGroup("tracks", help="Recorded tracks: thresholds, transit lines, er
 @tracks.command("load")
 def load() -> None:
     """Check the data folder's thresholds (tracks-*.toml) and lines (transit-lines.csv), which are read from there."""
-    folder = current_app.extensions["tanpuhui_settings"].district_folder
+    folder = settings().district_folder
     try:
         editions, found = checks.editions(folder), lines.read(folder)
     except CheckDataError as error:

@@ -24,5 +24,5 @@ def run_due() -> dict[str, int]:
     """Everything that is due, each round a transaction of its own; how many tracks were erased, and rides settled."""
     return {
         "erased": run_rounds(lambda session: tracks.forget_old(session, now=now()), rounds_max=ROUNDS_MAX),
-        "settled": run_rounds(lambda session: rides.settle(session, now=now()), rounds_max=ROUNDS_MAX),
+        "settled": run_rounds(rides.settle, rounds_max=ROUNDS_MAX),
     }

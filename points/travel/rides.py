@@ -1,7 +1,5 @@
 """Held bus and metro tracks whose ride record came later: the ride is paid, so the track is not."""
 
-from datetime import datetime
-
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
@@ -13,7 +11,7 @@ from points.travel.tracks import SOURCE, trip_paid
 SETTLED_AT_ONCE_MAX = 500
 
 
-def settle(session: Session, *, now: datetime) -> int:
+def settle(session: Session) -> int:
     """Refuse as overlapping each held track in whose time another trip was paid, a bounded number; how many.
 
     Both records stay, and the resident reads the reason. A person need not look at them.
@@ -32,5 +30,5 @@ def settle(session: Session, *, now: datetime) -> int:
         .with_for_update(of=held, skip_locked=True)  # one that a person decides at this moment is theirs
     ).all()
     for resident_id, activity_id in found:
-        releasing.refuse(session, resident_id, activity_id, reason=Reason.OVERLAP, now=now)
+        releasing.refuse(session, resident_id, activity_id, reason=Reason.OVERLAP)
     return len(found)

@@ -14,10 +14,11 @@ from server.access import Permission, actor, require
 from server.api import Blueprint, page_schema
 from server.clock import now
 from server.database import run_transaction, transaction
+from server.entries import PHONES_OWN_ID
 from server.idempotency import idempotent
 from server.paging import Page, PageQuery
-from server.people.routes import settings
 from server.places.positions import Datum
+from server.settings import settings
 
 blueprint = Blueprint(
     "tracks",
@@ -46,7 +47,7 @@ class TrackEntry(ma.Schema):
     )
     installation = ma.fields.String(
         required=True,
-        validate=ma.validate.Regexp(r"^[!-~]{8,64}(?!\n)$"),
+        validate=PHONES_OWN_ID,
         metadata={"description": "The mini-program's own id of this installation; kept as a keyed hash only"},
     )
 

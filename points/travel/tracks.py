@@ -30,8 +30,8 @@ from server.clock import business_day, day_start
 from server.crypto import keyed_hash, seal, unseal
 from server.errors import Conflict, NotFound
 from server.people import residents
-from server.people.models import Consent, ConsentPurpose, Resident
-from server.people.residents import ConsentMissing, HomeCommunityMissing
+from server.people.models import Consent, ConsentPurpose
+from server.people.residents import ConsentMissing
 from server.places.positions import Datum
 
 SOURCE = "track"
@@ -125,8 +125,7 @@ def open_track(
     Raises ConsentMissing, HomeCommunityMissing, TooManyTracks, TrackDiffers.
     """
     _hold_consent(session, resident_id, alone=True)
-    if session.scalar(sa.select(Resident.community_code).where(Resident.resident_id == resident_id)) is None:
-        raise HomeCommunityMissing
+    residents.require_home(session, resident_id)
     known = session.get(Track, (resident_id, track_id), populate_existing=True)
     if known is not None:
         if (known.mode, known.datum) != (mode, datum.value):

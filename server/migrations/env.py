@@ -2,10 +2,10 @@
 
 import sqlalchemy as sa
 from alembic import context
-from flask import current_app
 
 from server.database import Base, psycopg_url
 from server.migrations.ours import is_ours
+from server.settings import settings
 
 # A migration that cannot get its lock in time gives up and is run again; it never queues the whole city behind it.
 LOCK_TIMEOUT = "SET lock_timeout = '5s'; SET statement_timeout = '15min'"
@@ -25,8 +25,7 @@ def run_offline() -> None:
 
 def run_online() -> None:
     """Migrate the database of DATABASE_OWNER_URL."""
-    settings = current_app.extensions["tanpuhui_settings"]
-    engine = sa.create_engine(psycopg_url(settings.database_owner_url), poolclass=sa.NullPool)
+    engine = sa.create_engine(psycopg_url(settings().database_owner_url), poolclass=sa.NullPool)
     with engine.connect() as connection:
         connection.execute(sa.text(LOCK_TIMEOUT))
         connection.commit()

@@ -18,8 +18,8 @@ from server.limits import limiter
 from server.people import card_drawing, cards, signed_codes, staff_links
 from server.people.models import CodePurpose, PrintedCard, StaffLink
 from server.people.resident_codes import TEXT_LENGTH_MAX
-from server.people.routes import settings
 from server.people.signed_codes import ShownCode
+from server.settings import settings
 
 blueprint = Blueprint(
     "resident-codes",

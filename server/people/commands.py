@@ -5,7 +5,6 @@ from uuid import UUID
 
 import click
 import sqlalchemy as sa
-from flask import current_app
 from flask.cli import AppGroup
 
 from server.access import Role
@@ -15,6 +14,7 @@ from server.errors import DomainError
 from server.people import code_limits
 from server.people.models import Staff
 from server.people.staff import PASSWORD_LENGTH_MAX, create, hash_password
+from server.settings import settings
 
 staff = AppGroup("staff", help="Staff accounts.")
 codes = AppGroup("codes", help="Residents' codes, cards and households.")
@@ -66,7 +66,7 @@ def create_staff(
 @codes.command("load")
 def load_code_limits() -> None:
     """Load the limits of codes, cards and households of the district's folder; a second time changes nothing."""
-    folder = current_app.extensions["tanpuhui_settings"].district_folder
+    folder = settings().district_folder
     try:
         entries = code_limits.read_limits(folder)
         added = run_transaction(lambda session: code_limits.load(session, entries))

@@ -15,7 +15,7 @@ from server.limits import limiter
 from server.people import households
 from server.people.households import IssuedJoinCode, OwnHousehold
 from server.people.join_codes import GUESSES, TYPED_LENGTH_MAX
-from server.people.routes import settings
+from server.settings import settings
 
 blueprint = Blueprint(
     "households",

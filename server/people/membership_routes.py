@@ -15,7 +15,8 @@ from server.limits import limiter
 from server.people import memberships
 from server.people.join_codes import GUESSES, TYPED_LENGTH_MAX
 from server.people.memberships import CODE_DAYS_DEFAULT, CODE_DAYS_MAX, IssuedCode, MemberCount, Membership
-from server.people.routes import SHOWN_NAME, settings
+from server.people.routes import SHOWN_NAME
+from server.settings import settings
 
 blueprint = Blueprint(
     "memberships",

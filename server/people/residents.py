@@ -202,6 +202,14 @@ def set_phone(session: Session, resident_id: UUID, *, phone: str, data_key: byte
     )
 
 
+def with_phone(session: Session, *, phone: str, data_key: bytes) -> Resident | None:
+    """The resident who has this phone number, E.164; None for nobody's."""
+    hashed = keyed_hash(data_key, _PHONE, phone)
+    return session.scalar(
+        sa.select(Resident).where(Resident.phone_hash == hashed).execution_options(populate_existing=True)
+    )
+
+
 def set_enabled(session: Session, actor: Actor, resident_id: UUID, *, enabled: bool, now: datetime) -> Resident:
     """Let a resident in the actor's scope in or keep them out; keeping out ends their sign-ins with the next request.
 
@@ -220,6 +228,12 @@ def set_enabled(session: Session, actor: Actor, resident_id: UUID, *, enabled: b
     audit.record(session, actor, "resident.enable" if enabled else "resident.disable", str(resident_id), now=now)
     session.refresh(found)
     return found
+
+
+def require_home(session: Session, resident_id: UUID) -> None:
+    """Raise HomeCommunityMissing for a resident who has not chosen one."""
+    if session.scalar(sa.select(Resident.community_code).where(Resident.resident_id == resident_id)) is None:
+        raise HomeCommunityMissing
 
 
 def session_key_of(session: Session, resident_id: UUID, data_key: bytes) -> str:

@@ -3,7 +3,6 @@
 from typing import Any
 
 import marshmallow as ma
-from flask import current_app
 from flask_jwt_extended import get_jwt, verify_jwt_in_request
 from flask_limiter.util import get_remote_address
 
@@ -19,7 +18,7 @@ from server.people.residents import ConsentState, Profile
 from server.people.sessions import RefreshTokenReused, Tokens
 from server.people.staff import NAME_LENGTH_MAX, PASSWORD_LENGTH_MAX
 from server.people.wechat_client import wechat_client
-from server.settings import Settings
+from server.settings import settings
 
 blueprint = Blueprint(
     "people",
@@ -153,12 +152,6 @@ class OwnAccountView(ma.Schema):
     role = ma.fields.Enum(Role, by_value=True, required=True)
     division = ma.fields.String(required=True, allow_none=True)
     organisation_id = ma.fields.UUID(required=True, allow_none=True)
-
-
-def settings() -> Settings:
-    """The running application's settings."""
-    found: Settings = current_app.extensions["tanpuhui_settings"]
-    return found
 
 
 @blueprint.post("/sign-in/wechat")

@@ -7,7 +7,7 @@ import marshmallow as ma
 from flask import request
 
 from server.access import Permission, actor, public, require
-from server.api import Blueprint, page_schema
+from server.api import Blueprint, page_schema, required_header
 from server.clock import now
 from server.database import run_transaction, transaction
 from server.entries import DIVISION, TRIMMED_LINE
@@ -17,7 +17,8 @@ from server.limits import limiter
 from server.paging import Page, PageQuery
 from server.people import scan_kinds, scanners, scans
 from server.people.models import Scanner
-from server.people.routes import settings
+from server.request_signatures import new_key
+from server.settings import settings
 
 blueprint = Blueprint(
     "devices",
@@ -110,10 +111,6 @@ class ScanOutcomesView(ma.Schema):
     outcomes = ma.fields.List(ma.fields.Nested(ScanOutcomeView), required=True)
 
 
-def _header(name: str, description: str) -> dict[str, Any]:
-    return {"name": name, "in": "header", "required": True, "schema": {"type": "string"}, "description": description}
-
-
 @blueprint.get("")
 @require(Permission.DEVICE_MANAGE)
 @blueprint.arguments(PageQuery, location="query", unknown=ma.RAISE)
@@ -131,7 +128,7 @@ def list_scanners(query: dict[str, Any]) -> Page[Scanner]:
 @blueprint.response(201, ScannerKeyView)
 def register_scanner(entry: dict[str, Any]) -> dict[str, Any]:
     """登记设备. Register a device; its key is shown this once."""
-    person, key, data_key = actor(), scanners.new_key(), settings().data_key
+    person, key, data_key = actor(), new_key(), settings().data_key
     with transaction() as session:
         added = scanners.register(session, person, **entry, key=key, data_key=data_key, now=now())
     return {"id": added.id, "slot": "a", "key": key}
@@ -177,7 +174,7 @@ def change_scanner(
 @blueprint.response(201, ScannerKeyView)
 def add_scanner_key(scanner_id: UUID) -> dict[str, Any]:
     """新增设备密钥. A second live key, so that the device changes over without a gap."""
-    person, key, data_key = actor(), scanners.new_key(), settings().data_key
+    person, key, data_key = actor(), new_key(), settings().data_key
     with transaction() as session:
         slot = scanners.add_key(session, person, scanner_id, key=key, data_key=data_key, now=now())
     return {"id": scanner_id, "slot": slot, "key": key}
@@ -198,8 +195,10 @@ def end_scanner_key(scanner_id: UUID, slot: str) -> None:
 @blueprint.doc(
     security=[{"signature": []}],
     parameters=[
-        _header("X-Tanpuhui-Timestamp", "Unix seconds, within 300 s of ours either way"),
-        _header("X-Tanpuhui-Signature", "Lower-case hex HMAC-SHA256 with the device's key over timestamp + '.' + body"),
+        required_header("X-Tanpuhui-Timestamp", "Unix seconds, within 300 s of ours either way"),
+        required_header(
+            "X-Tanpuhui-Signature", "Lower-case hex HMAC-SHA256 with the device's key over timestamp + '.' + body"
+        ),
     ],
     requestBody={
         "required": True,

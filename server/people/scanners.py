@@ -1,6 +1,5 @@
 """Registered devices that read residents' codes: who they are, who carries them, their keys, and their signature."""
 
-import secrets
 from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
@@ -63,11 +62,6 @@ class ScannerPlaceUnknown(DomainError):
         "没有此区划",
         "There is no such division",
     )
-
-
-def new_key() -> str:
-    """A key of 256 random bits as text; the text's bytes are the HMAC key."""
-    return secrets.token_urlsafe(32)
 
 
 def register(

@@ -3,13 +3,12 @@
 from pathlib import Path
 
 import click
-from flask import current_app
 from flask.cli import AppGroup
 
 from server.database import run_transaction
 from server.places import divisions, populations
 from server.places.district_data import DistrictDataError, read_district
-from server.settings import Settings
+from server.settings import settings
 
 places = AppGroup("places", help="Divisions, organisations and theme days.")
 
@@ -17,9 +16,8 @@ places = AppGroup("places", help="Divisions, organisations and theme days.")
 @places.command("load")
 def load() -> None:
     """Load the district's data folder; a second time changes nothing."""
-    settings: Settings = current_app.extensions["tanpuhui_settings"]
     try:
-        data = read_district(settings.district_folder)
+        data = read_district(settings().district_folder)
         click.echo(f"places: district {data.code}, edition {data.edition_on}", err=True)
         done = run_transaction(lambda session: divisions.load(session, data))
     except DistrictDataError as error:

@@ -9,6 +9,7 @@ import msgspec
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
+from server.database import lock_name
 from server.errors import DomainError, NotFound
 from server.paging import Page, decode, page_of
 from server.places.district_data import DistrictData, DistrictDataError
@@ -45,7 +46,7 @@ def load(session: Session, data: DistrictData) -> Loaded:
     again. Raises DistrictDataError for an edition older than the stored one, which would reopen what has ended.
     """
     # Two operators at once would both find a division missing and add it.
-    session.execute(sa.select(sa.func.pg_advisory_xact_lock(sa.func.hashtextextended(f"places:{data.code}", 0))))
+    lock_name(session, f"places:{data.code}")
     stored = {
         row.code: row
         for row in session.scalars(

@@ -1,14 +1,13 @@
 """The district that this service is run for, within a request."""
 
-from flask import current_app
-
 from server.access import actor
 from server.places.district_data import read_district_code
+from server.settings import settings
 
 
 def district_code() -> str:
     """The official code of the district, six digits."""
-    return read_district_code(current_app.extensions["tanpuhui_settings"].district_folder)
+    return read_district_code(settings().district_folder)
 
 
 def require_district() -> None:

@@ -114,7 +114,9 @@ def test_a_campaign_pays_no_more_on_one_day_than_the_district_allows_and_goes_on
     account = with_budget(session, campaign, 1_000)
     tariff = pricing.current(session).on(business_day(now()))
     assert tariff is not None
-    monkeypatch.setattr(pricing._memory, "tariffs", Tariffs((replace(tariff, bounds={"drive": 35}),)))
+    bounded = Tariffs((replace(tariff, bounds={"drive": 35}),))
+    monkeypatch.setattr(pricing, "read", lambda session: bounded)
+    pricing.forget()
     session.add(Settlement(campaign_id=campaign.id, state=SettlementState.QUEUED, requested_at=now()))
     session.flush()
     settle(campaign)

@@ -5,6 +5,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from datetime import datetime
 from typing import Any
+from unittest.mock import patch
 from uuid import UUID
 
 import sqlalchemy as sa
@@ -76,11 +77,12 @@ def limits(session: Session, changed: Mapping[str, int | None], **ceilings: int)
         else each
         for each in tariffs.versions
     )
-    kept, pricing._memory.tariffs = pricing._memory.tariffs, Tariffs(versions)
     try:
-        yield
+        with patch.object(pricing, "read", return_value=Tariffs(versions)):
+            pricing.forget()
+            yield
     finally:
-        pricing._memory.tariffs = kept
+        pricing.forget()
 
 
 def taken(session: Session) -> dict[tuple[str, str], tuple[int, int]]:

@@ -311,10 +311,10 @@ def test_a_release_can_end_as_refused_by_a_bound_or_by_another_trip(session: Ses
 
 def test_a_claim_is_decided_once(session: Session, person: UUID) -> None:
     waiting = held(session, drop(person, start=at("25 09:00")))
-    releasing.refuse(session, person, waiting, reason=Reason.REVIEW_REFUSED, now=LATER)
+    releasing.refuse(session, person, waiting, reason=Reason.REVIEW_REFUSED)
     assert shown(session, person, waiting) == ("refused", "review-refused", 0)
     for decide in (
-        lambda: releasing.refuse(session, person, waiting, reason=Reason.REVIEW_REFUSED, now=LATER),
+        lambda: releasing.refuse(session, person, waiting, reason=Reason.REVIEW_REFUSED),
         lambda: releasing.release(session, person, waiting, now=LATER),
     ):
         with pytest.raises(releasing.NotHeld):
@@ -410,7 +410,7 @@ def test_a_walk_that_is_refused_after_all_leaves_its_steps_to_the_next_sync(sess
 
     waiting = held(session, walk)
     session.execute(covered, {"r": person})
-    releasing.refuse(session, person, waiting, reason=Reason.REVIEW_REFUSED, now=LATER)
+    releasing.refuse(session, person, waiting, reason=Reason.REVIEW_REFUSED)
     assert session.scalar(walked) == 0
     with session.begin_nested() as savepoint:
         releasing.overturn(session, person, waiting, now=LATER)
@@ -433,7 +433,7 @@ def test_of_two_decisions_at_once_the_first_one_stands(make_database: Callable[[
         arranging.commit()
     with Session(engine) as one, Session(engine) as other, ThreadPoolExecutor(1) as thread:
         process = other.scalar(sa.text("SELECT pg_backend_pid()"))
-        releasing.refuse(one, person, waiting, reason=Reason.REVIEW_REFUSED, now=LATER)  # held open
+        releasing.refuse(one, person, waiting, reason=Reason.REVIEW_REFUSED)  # held open
         second = thread.submit(releasing.release, other, person, waiting, now=LATER)
         deadline = time.monotonic() + 10
         while not one.scalar(sa.text("SELECT cardinality(pg_blocking_pids(:process)) > 0"), {"process": process}):

@@ -185,7 +185,7 @@ def test_what_was_settled_by_another_hand_leaves_the_queue(
     client: FlaskClient, session: Session, alice: UUID, reviewer: Reviewer
 ) -> None:
     waiting, settled = held_claims(session, alice, 2)
-    held.releasing.refuse(session, alice, settled, reason=Reason.REVIEW_REFUSED, now=NOON)
+    held.releasing.refuse(session, alice, settled, reason=Reason.REVIEW_REFUSED)
     session.commit()
     both = [{"case_id": str(each), "verdict": "granted", "reason": "批量核对"} for each in (settled, waiting)]
     answer = client.post(MANY, json={"decisions": both}, headers=reviewer.headers).json

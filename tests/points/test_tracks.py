@@ -382,9 +382,9 @@ def test_a_ride_record_and_a_track_of_one_trip_are_both_kept_and_paid_once(
     else:
         held = submit(session, person, sent, TrackMode.BUS)
         assert outcome(held) == ("held", "ride-unconfirmed")
-        assert rides.settle(session, now=now()) == 0
+        assert rides.settle(session) == 0
         assert award(session, [record], now=now())[0].points == 8
-        assert rides.settle(session, now=now()) == 1
+        assert rides.settle(session) == 1
         session.expire_all()
         made = tracks.one(session, person, held.track.id)
     assert outcome(made) == ("refused", "overlaps-another-trip")

@@ -45,6 +45,7 @@ from server.people import sessions
 from server.people.models import Resident, Staff
 from server.places import divisions
 from server.places.district_data import read_district
+from server.request_signatures import new_key
 from server.settings import Settings
 from wsgi import create_app
 
@@ -325,7 +326,7 @@ class District:
 
     def partner(self, *, budget: int = 1_000_000) -> tuple[str, str]:
         """Add a partner of every kind: its code and its key."""
-        code, key = f"p-{secrets.token_hex(6)}", registry.new_key()
+        code, key = f"p-{secrets.token_hex(6)}", new_key()
         with self.session() as session:
             registry.create(
                 session,

@@ -88,6 +88,7 @@ from server.notices.models import Notice
 from server.people.join_codes import hashed
 from server.people.models import OrganisationMembership
 from server.places.models import Confidence, Division, DivisionLevel, Organisation, OrganisationKind
+from server.request_signatures import new_key
 
 JOIN_CODE = "AAAA-AAAA"
 
@@ -217,7 +218,7 @@ def own_things(make: Makers, person: Mapping[str, UUID], shared_partner: str) ->
         name_zh="合作方",
         kinds=["ride"],
         day_budget_points=0,
-        key=registry.new_key(),
+        key=new_key(),
         data_key=make.settings.data_key,
         now=instant,
     )

@@ -32,6 +32,7 @@ from server.database import new_id
 from server.people import cards, households, scanners, signed_codes
 from server.people.models import CodePurpose, ConsentPurpose, StaffLink
 from server.people.residents import give_consent
+from server.request_signatures import new_key
 from server.settings import PLACES_DATA
 
 # Addresses of which the resident's own things are no part.
@@ -132,7 +133,7 @@ def codes(make: Makers, person: Mapping[str, UUID]) -> dict[str, Bundle]:
         division=HOME,
         site_code=SITE,
         operator_id=person["supervisor"],
-        key=scanners.new_key(),
+        key=new_key(),
         data_key=make.settings.data_key,
         now=make.instant,
     )

@@ -30,7 +30,7 @@ from server import audit
 from server import jobs as job_queue
 from server.access import Actor
 from server.clock import business_day, day_start
-from server.database import new_id
+from server.database import lock_name, new_id
 from server.errors import Conflict, DomainError, NotFound, PreconditionFailed
 from server.notices import notices
 from server.paging import Page, decode, page_of
@@ -166,7 +166,7 @@ def propose(
 
     Raises ProposalInvalid, ProposalTooSoon, ProposalNameTaken, TooManyProposals.
     """
-    session.execute(sa.select(sa.func.pg_advisory_xact_lock(sa.func.hashtextextended("rule-proposals", 0))))
+    lock_name(session, "rule-proposals")
     latest = latest_version(session)
     base_id = None if latest is None else latest.id
     proposed = read(session, kind, content, base_id=base_id)

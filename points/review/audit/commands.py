@@ -4,7 +4,6 @@ import time
 
 import click
 import sqlalchemy as sa
-from flask import current_app
 from flask.cli import AppGroup
 
 from points.review.audit import checking, drawing
@@ -15,6 +14,7 @@ from points.review.audit.models import RandomAudit
 from server.clock import now
 from server.database import transaction
 from server.errors import DomainError
+from server.settings import settings
 
 audits = AppGroup("audits", help="Random audits of paid claims, by quarter.")
 
@@ -23,7 +23,7 @@ audits = AppGroup("audits", help="Random audits of paid claims, by quarter.")
 @click.argument("quarter")
 def draw(quarter: str) -> None:
     """Draw the sample of QUARTER, such as 2026-Q4. It is drawn once."""
-    folder = current_app.extensions["tanpuhui_settings"].district_folder
+    folder = settings().district_folder
     began = time.perf_counter()
     try:
         with transaction() as session:

@@ -16,8 +16,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-# The 97.5th percentile of the normal distribution.
-NORMAL_QUANTILE = 1.959964
+from points.wilson import wilson
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +61,7 @@ def of_claims(stratum: Found) -> Rate:
     if not stratum.told:
         return NEVER_TOLD if stratum.cannot_be_told else UNKNOWN
     looked_at = stratum.told + stratum.cannot_be_told
-    low, high = _wilson(stratum.wrong / stratum.told, stratum.told, stratum.told / stratum.claims)
+    low, high = _interval(stratum.wrong / stratum.told, stratum.told, stratum.told / stratum.claims)
     return Rate(stratum.wrong / stratum.told, low, high, (stratum.wrong + stratum.cannot_be_told) / looked_at)
 
 
@@ -74,7 +73,7 @@ def of_points(stratum: Found) -> Rate:
     if not stratum.told:
         return NEVER_TOLD if stratum.cannot_be_told else UNKNOWN
     value = stratum.wrong_points / stratum.told_points
-    low, high = _wilson(value, stratum.told_points**2 / stratum.squares, stratum.told / stratum.claims)
+    low, high = _interval(value, stratum.told_points**2 / stratum.squares, stratum.told / stratum.claims)
     wrong_at_worst = stratum.wrong_points + stratum.cannot_be_told_points
     return Rate(value, low, high, wrong_at_worst / (stratum.told_points + stratum.cannot_be_told_points))
 
@@ -112,13 +111,10 @@ def _in_all(strata: Sequence[Found], rate_of: Callable[[Found], Rate], sizes: Se
     return Rate(value, low, high, worst)
 
 
-def _wilson(rate: float, number: float, fraction: float) -> tuple[float, float]:
+def _interval(rate: float, number: float, fraction: float) -> tuple[float, float]:
     """The interval of a share that `number` independent pieces of evidence showed, `fraction` of all there are."""
     if fraction >= 1:
         return rate, rate  # nothing is left to be unsure of
-    number /= 1 - fraction
-    squared = NORMAL_QUANTILE**2
-    middle = (rate + squared / (2 * number)) / (1 + squared / number)
-    half = NORMAL_QUANTILE / (1 + squared / number) * math.sqrt(rate * (1 - rate) / number + squared / (4 * number**2))
+    low, high = wilson(rate, number / (1 - fraction))
     # Rounding must not put the rate itself outside.
-    return max(0.0, min(rate, middle - half)), min(1.0, max(rate, middle + half))
+    return max(0.0, min(rate, low)), min(1.0, max(rate, high))

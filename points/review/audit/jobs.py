@@ -12,6 +12,7 @@ from points.review.audit.models import RandomAudit
 from server.clock import business_day, now
 from server.database import run_transaction, transaction
 from server.errors import DomainError
+from server.settings import settings
 
 tasks = procrastinate.Blueprint()
 log = structlog.get_logger()
@@ -48,7 +49,7 @@ def draw(audit_id: str) -> None:
 @tasks.task(name="request_due", queueing_lock="request-random-audits", pass_context=False)
 def request_due(timestamp: int) -> None:
     """Ask for the audits of the quarters that lately ended, until they are drawn; a missing plan is told every day."""
-    folder = current_app.extensions["tanpuhui_settings"].district_folder
+    folder = settings().district_folder
     jobs = current_app.extensions["tanpuhui_jobs"]
     with transaction() as session:
         due = drawing.due_quarters(session, today=business_day(now()))

@@ -20,6 +20,7 @@ from server.entries import LINE_OR_NOTHING, SLUG
 from server.idempotency import idempotent
 from server.paging import Page, PageQuery
 from server.places.own_district import require_district
+from server.settings import settings
 
 blueprint = Blueprint(
     "random-audits",
@@ -152,7 +153,7 @@ class AuditReportView(ma.Schema):
 def request_audit(entry: dict[str, Any]) -> RandomAudit:
     """申请随机审计. Ask for the audit of a quarter that is over; a job draws its sample."""
     require_district()
-    folder = current_app.extensions["tanpuhui_settings"].district_folder
+    folder = settings().district_folder
     jobs = current_app.extensions["tanpuhui_jobs"]
     starts_on: date = drawing.quarter_named(entry["quarter"])
     return run_transaction(lambda session: drawing.request(session, actor(), folder, starts_on, jobs=jobs, now=now()))

@@ -28,7 +28,7 @@ from points.share.survey.definition import Definition, definition_of
 from server import audit
 from server.access import Actor
 from server.clock import business_day, day_start
-from server.database import new_id
+from server.database import lock_name, new_id
 from server.errors import Conflict, DomainError, NotFound
 from server.notices.notices import tell
 from server.paging import Page, decode, page_of
@@ -266,8 +266,7 @@ def record(
         raise TieNotDenied
     found, held = _of_code(session, actor, code, data_key=data_key)
     # One at a time for each member of staff, so that many at once do not pass the bound together.
-    lock = sa.func.pg_advisory_xact_lock(sa.func.hashtextextended(f"diary-records:{actor.id}", 0))
-    session.execute(sa.select(lock))
+    lock_name(session, f"diary-records:{actor.id}")
     written = sa.select(sa.func.count()).where(
         DiaryInvitation.recorded_by == actor.id, DiaryInvitation.changed_at >= day_start(business_day(now))
     )

@@ -41,7 +41,7 @@ from server.entries import LINE, SLUG, TYPED_CODE, in_our_time
 from server.idempotency import idempotent
 from server.limits import limiter
 from server.paging import Page, PageQuery
-from server.settings import Settings
+from server.settings import settings
 
 blueprint = Blueprint(
     "share-diaries",
@@ -287,11 +287,6 @@ class DiaryLetterView(ma.Schema):
     code = ma.fields.String(required=True)
 
 
-def _data_key() -> bytes:
-    settings: Settings = current_app.extensions["tanpuhui_settings"]
-    return settings.data_key
-
-
 def _jobs() -> procrastinate.App:
     jobs: procrastinate.App = current_app.extensions["tanpuhui_jobs"]
     return jobs
@@ -316,7 +311,7 @@ def list_own_diaries(query: dict[str, Any]) -> Page[OwnInvitation]:
 def read_own_diary(round_id: UUID) -> OwnDiary:
     """我的出行日记. What was answered, what may be, and the code for staff who write for one."""
     with transaction() as session:
-        return answering.read_own(session, actor(), round_id, data_key=_data_key())
+        return answering.read_own(session, actor(), round_id, data_key=settings().data_key)
 
 
 @blueprint.put("/me/diaries/<uuid:round_id>")
@@ -326,7 +321,9 @@ def read_own_diary(round_id: UUID) -> OwnDiary:
 def answer_diary(entry: dict[str, Any], round_id: UUID) -> OwnDiary:
     """填写出行日记. All trips of one's day, or none; again until the last day for answering. Paid once, whatever."""
     return run_transaction(
-        lambda session: answering.answer(session, actor(), round_id, Answer(**entry), data_key=_data_key(), now=now())
+        lambda session: answering.answer(
+            session, actor(), round_id, Answer(**entry), data_key=settings().data_key, now=now()
+        )
     )
 
 
@@ -337,7 +334,7 @@ def answer_diary(entry: dict[str, Any], round_id: UUID) -> OwnDiary:
 def decline_diary(round_id: UUID) -> OwnDiary:
     """谢绝或撤回. Decline, or take back what was answered; points that were paid stay."""
     return run_transaction(
-        lambda session: answering.withdraw(session, actor(), round_id, data_key=_data_key(), now=now())
+        lambda session: answering.withdraw(session, actor(), round_id, data_key=settings().data_key, now=now())
     )
 
 
@@ -352,7 +349,7 @@ def decline_diary(round_id: UUID) -> OwnDiary:
 def look_up_diary(entry: dict[str, Any]) -> LookedUp:
     """查询邀请码. The day that a code asks about, and the modes to choose from; nothing about the person."""
     with transaction() as session:
-        return answering.look_up(session, actor(), **entry, data_key=_data_key())
+        return answering.look_up(session, actor(), **entry, data_key=settings().data_key)
 
 
 @blueprint.post("/share/diary-records")
@@ -371,7 +368,7 @@ def record_diary(entry: dict[str, Any]) -> LookedUp:
             code=code,
             given=Answer(**entry),
             denies_tie=denies_tie,
-            data_key=_data_key(),
+            data_key=settings().data_key,
             now=now(),
         )
     )
@@ -417,7 +414,7 @@ def open_round(round_id: UUID) -> DiaryRound:
     """开启日记调查. Draw the sample and invite; by another person than who planned it."""
     return run_transaction(
         lambda session: rounds.open_round(
-            session, actor(), round_id, seed=rounds.new_seed(), data_key=_data_key(), jobs=_jobs(), now=now()
+            session, actor(), round_id, seed=rounds.new_seed(), data_key=settings().data_key, jobs=_jobs(), now=now()
         )
     )
 
@@ -447,4 +444,4 @@ def read_response(round_id: UUID) -> dict[str, Sequence[CellResponse]]:
 def list_letters(query: dict[str, Any], round_id: UUID) -> Page[Letter]:
     """纸质邀请. The codes of those who wait and have no mini-program, to print on their letters."""
     with transaction() as session:
-        return response.list_letters(session, actor(), round_id, data_key=_data_key(), **query, now=now())
+        return response.list_letters(session, actor(), round_id, data_key=settings().data_key, **query, now=now())

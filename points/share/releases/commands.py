@@ -7,7 +7,6 @@ from collections.abc import Callable
 from typing import Any, NoReturn
 
 import click
-from flask import current_app
 from sqlalchemy.orm import Session
 
 from points.share.estimate import process
@@ -23,6 +22,7 @@ from server.clock import business_day, now
 from server.database import run_transaction, transaction
 from server.errors import DomainError
 from server.people.acting import actor_named
+from server.settings import settings
 
 REVISIONS_SHOWN_MAX = 200
 
@@ -205,7 +205,7 @@ def _refuse(message: str) -> NoReturn:
 
 def _line() -> GoalLine:
     try:
-        return read_goal(current_app.extensions["tanpuhui_settings"].district_folder)
+        return read_goal(settings().district_folder)
     except GoalDataError as error:
         raise click.ClickException(str(error)) from error
 

@@ -22,6 +22,7 @@ from server.clock import business_day, now
 from server.database import run_transaction, transaction
 from server.errors import DomainError, InternalError
 from server.jobs import enqueue
+from server.settings import settings
 
 tasks = procrastinate.Blueprint()
 log = structlog.get_logger()
@@ -84,8 +85,7 @@ def compute(release_id: UUID) -> None:
 
 def _computed(release: ShareRelease) -> Computed:
     """Read what enters, then compute outside any transaction: it takes seconds, and no connection waits for it."""
-    settings = current_app.extensions["tanpuhui_settings"]
-    line = read_goal(settings.district_folder)
+    line = read_goal(settings().district_folder)
     with transaction() as session:
         session.execute(sa.text("SET LOCAL statement_timeout = 0"))
         if release.margin_set_code is not None:

@@ -25,6 +25,7 @@ from server.etags import VersionHeader, etag_of, version_of
 from server.idempotency import idempotent
 from server.paging import Page, PageQuery
 from server.places.models import Confidence
+from server.settings import settings
 
 blueprint = Blueprint(
     "share", __name__, url_prefix="/api/v1/share", description="绿色出行比例 · The green-travel share"
@@ -429,7 +430,7 @@ class ShareDraftsQuery(PageQuery):
 
 
 def _line() -> GoalLine:
-    return read_goal(current_app.extensions["tanpuhui_settings"].district_folder)
+    return read_goal(settings().district_folder)
 
 
 def _jobs() -> procrastinate.App:

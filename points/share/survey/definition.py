@@ -21,6 +21,7 @@ from sqlalchemy.orm import Session
 from points.share.estimate.exchange import READINGS, WITH_E_BIKE
 from points.share.survey.models import LEGS_MAX, ShareDefinition
 from server.data_files import read_toml
+from server.database import lock_name
 from server.errors import DomainError
 from server.places.models import Confidence
 
@@ -152,7 +153,7 @@ def load(session: Session, entries: Sequence[DefinitionEntry], *, now: datetime)
 
     Raises DefinitionChanged for a file whose content differs from what was loaded under its id.
     """
-    session.execute(sa.select(sa.func.pg_advisory_xact_lock(sa.func.hashtextextended("share:definitions", 0))))
+    lock_name(session, "share:definitions")
     stored = {row.id: row.content_sha256 for row in session.scalars(sa.select(ShareDefinition))}
     added = []
     for entry in entries:

@@ -21,6 +21,7 @@ from sqlalchemy.orm import Session
 from points.share.survey.microdata import MarginsUnknown
 from points.share.survey.models import AGE_MAX, MarginCell, MarginSet
 from server.data_files import parse_toml, read_text
+from server.database import lock_name
 from server.errors import NotFound
 from server.paging import Page, decode, page_of
 from server.places.models import Confidence
@@ -149,8 +150,7 @@ def load(session: Session, entry: MarginEntry, *, now: datetime) -> bool:
     sha256 = hashlib.sha256(
         json.dumps(msgspec.to_builtins(entry), sort_keys=True, ensure_ascii=False).encode()
     ).digest()
-    lock_name = sa.func.hashtextextended(f"share:margins:{entry.code}", 0)
-    session.execute(sa.select(sa.func.pg_advisory_xact_lock(lock_name)))
+    lock_name(session, f"share:margins:{entry.code}")
     facts: dict[str, Any] = {
         "population": entry.population,
         "source": entry.source,

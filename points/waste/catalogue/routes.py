@@ -3,7 +3,6 @@
 from typing import Any
 
 import marshmallow as ma
-from flask import current_app
 
 from points.waste.catalogue import search
 from points.waste.catalogue.items import Guide, guide_on
@@ -14,7 +13,7 @@ from server.clock import business_day, now
 from server.entries import LINE, SLUG
 from server.paging import Page, PageQuery
 from server.places.models import Confidence
-from server.settings import Settings
+from server.settings import settings
 
 blueprint = Blueprint(
     "waste-guide", __name__, url_prefix="/api/v1/waste", description="分类指引 · What waste goes where"
@@ -99,8 +98,7 @@ class WasteItemView(ma.Schema):
 
 def guide_today() -> Guide:
     """The edition in force today. Raises NoGuide."""
-    settings: Settings = current_app.extensions["tanpuhui_settings"]
-    return guide_on(settings.district_folder, business_day(now()))
+    return guide_on(settings().district_folder, business_day(now()))
 
 
 @blueprint.get("/categories")

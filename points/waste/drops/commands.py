@@ -3,13 +3,13 @@
 from pathlib import Path
 
 import click
-from flask import current_app
 from flask.cli import AppGroup
 
 from points.waste.drops import plans
 from points.waste.drops.jobs import draw_now
 from points.waste.drops.plans import SortingPlanError
 from server.database import run_transaction
+from server.settings import settings
 
 sorting = AppGroup("sorting", help="What the district decides about drops, and their spot-checks.")
 
@@ -20,7 +20,7 @@ sorting = AppGroup("sorting", help="What the district decides about drops, and t
 )
 def load_plans(path: Path | None = None) -> None:
     """Load the files sorting-*.toml of the district's data folder; a second time changes nothing."""
-    folder = current_app.extensions["tanpuhui_settings"].district_folder
+    folder = settings().district_folder
     try:
         files = plans.read_folder(folder) if path is None else [plans.read_file(path)]
         added = run_transaction(lambda session: plans.load(session, files))

@@ -19,12 +19,12 @@ from server.access import Permission, actor, require
 from server.api import Blueprint, page_schema
 from server.clock import now
 from server.database import run_transaction, transaction
-from server.entries import WORDS_OR_NOTHING, in_our_time
+from server.entries import PHONES_OWN_ID, WORDS_OR_NOTHING, in_our_time
 from server.idempotency import idempotent
 from server.limits import limiter
 from server.paging import Page, PageQuery
 from server.people import resident_codes
-from server.people.routes import settings
+from server.settings import settings
 
 blueprint = Blueprint(
     "sorting", __name__, url_prefix="/api/v1", description="分类投放与抽查 · Sorting drops and spot-checks"
@@ -82,7 +82,7 @@ class OwnDropBody(ma.Schema):
     installation = ma.fields.String(
         load_default=None,
         allow_none=True,
-        validate=ma.validate.Regexp(r"^[!-~]{8,64}(?!\n)$"),
+        validate=PHONES_OWN_ID,
         metadata={"description": "小程序安装标识 · Which installation of the mini-program; only hashed"},
     )
 

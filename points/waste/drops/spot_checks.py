@@ -210,7 +210,7 @@ def answer(session: Session, actor: Actor, check_id: UUID, *, passed: bool, rema
 def _take_back(session: Session, check: SpotCheck, *, now: datetime) -> None:
     drop = (check.resident_id, check.activity_id)
     outcome = session.scalar(sa.select(Activity.outcome).where(Activity.resident_id == drop[0], Activity.id == drop[1]))
-    refused = outcome is Outcome.HELD and _refused(session, *drop, now=now)
+    refused = outcome is Outcome.HELD and _refused(session, *drop)
     if not refused and not _revoked(session, *drop, now=now):
         return  # somebody refused it or took it back meanwhile
     title_zh, title_en = REASON_TEXTS[Reason.SPOT_CHECK_FAILED]
@@ -225,10 +225,10 @@ def _take_back(session: Session, check: SpotCheck, *, now: datetime) -> None:
     )
 
 
-def _refused(session: Session, resident_id: UUID, activity_id: UUID, *, now: datetime) -> bool:
+def _refused(session: Session, resident_id: UUID, activity_id: UUID) -> bool:
     """Whether the drop was still held, and is refused now."""
     try:
-        releasing.refuse(session, resident_id, activity_id, reason=Reason.SPOT_CHECK_FAILED, now=now)
+        releasing.refuse(session, resident_id, activity_id, reason=Reason.SPOT_CHECK_FAILED)
     except releasing.NotHeld:
         return False
     return True

@@ -1,11 +1,10 @@
 """`flask guide …`: what the public page of sites tells."""
 
 import click
-from flask import current_app
 from flask.cli import AppGroup
 
 from points.waste.catalogue import items
-from server.settings import Settings
+from server.settings import settings
 
 guide = AppGroup("guide", help="What waste goes where.")
 
@@ -13,10 +12,9 @@ guide = AppGroup("guide", help="What waste goes where.")
 @guide.command("load")
 def load() -> None:
     """Read and check the district's lists of everyday things, `waste-items-*.toml`; they are served from the files."""
-    settings: Settings = current_app.extensions["tanpuhui_settings"]
     items.read_folder.cache_clear()
     try:
-        editions = items.read_folder(settings.district_folder)
+        editions = items.read_folder(settings().district_folder)
     except items.GuideDataError as error:
         raise click.ClickException(str(error)) from error
     for edition in editions:

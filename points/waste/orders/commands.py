@@ -1,7 +1,6 @@
 """`flask recycling …`."""
 
 import click
-from flask import current_app
 from flask.cli import AppGroup
 
 from points.waste.orders import jobs, materials, timetable
@@ -9,6 +8,7 @@ from points.waste.orders.materials import CatalogueError
 from points.waste.orders.timetable import TimetableError
 from server.clock import now
 from server.database import run_transaction
+from server.settings import settings
 
 recycling = AppGroup("recycling", help="What is recycled, and when collectors come.")
 
@@ -18,7 +18,7 @@ TIMETABLE_FILE = "collection-timetable.toml"  # if the district has written one;
 @recycling.command("load")
 def load_recycling() -> None:
     """Load the catalogues and the timetable of the district's data folder; a second time changes nothing."""
-    folder = current_app.extensions["tanpuhui_settings"].district_folder
+    folder = settings().district_folder
     try:
         files = materials.read_folder(folder)
         plans = timetable.read_timetable(folder / TIMETABLE_FILE)

@@ -5,7 +5,6 @@ from typing import Any
 from uuid import UUID
 
 import marshmallow as ma
-from flask import current_app
 from sqlalchemy.orm import Session
 
 from points.waste.orders import addresses, materials, orders, settling, slips, timetable
@@ -33,6 +32,7 @@ from server.idempotency import idempotent
 from server.limits import limiter
 from server.paging import Page, PageQuery
 from server.places.models import Confidence
+from server.settings import settings
 
 blueprint = Blueprint(
     "recycling", __name__, url_prefix="/api/v1", description="再生资源回收 · Recycling: what is taken, when, and orders"
@@ -315,12 +315,6 @@ def whole(session: Session, order: RecyclingOrder, *, doorstep: Doorstep | None 
     )
 
 
-def data_key() -> bytes:
-    """The key under which addresses are sealed."""
-    key: bytes = current_app.extensions["tanpuhui_settings"].data_key
-    return key
-
-
 @blueprint.get("/recycling/materials")
 @public
 @blueprint.response(200, MaterialsView)
@@ -352,7 +346,7 @@ def request_order(entry: dict[str, Any]) -> WholeOrder:
     wish = Wish(entry["way"], entry["place"], entry["day"], entry["materials"], doorstep)
 
     def work(session: Session) -> WholeOrder:
-        made = orders.request(session, actor(), wish, data_key=data_key(), now=now())
+        made = orders.request(session, actor(), wish, data_key=settings().data_key, now=now())
         return whole(session, made)
 
     return run_transaction(work)
@@ -375,7 +369,7 @@ def read_own_order(order_id: UUID) -> WholeOrder:
     """回收订单详情与称重单. One's own order with its slips."""
     with transaction() as session:
         order = orders.own_order(session, actor(), order_id)
-        return whole(session, order, doorstep=addresses.opened(data_key(), order))
+        return whole(session, order, doorstep=addresses.opened(settings().data_key, order))
 
 
 @blueprint.post("/me/recycling/orders/<uuid:order_id>/cancellation")

@@ -201,7 +201,7 @@ def decide(session: Session, case: Case, decision: Decision, now: datetime) -> N
         if held.outcome is not Outcome.HELD:
             continue
         if granted:
-            releasing.refuse(session, order.resident_id, held.id, reason=Reason.WEIGHING_CORRECTED, now=now)
+            releasing.refuse(session, order.resident_id, held.id, reason=Reason.WEIGHING_CORRECTED)
         else:
             awards.append(releasing.release(session, order.resident_id, held.id, now=now))
     if granted:

@@ -27,7 +27,6 @@ from points.waste.orders.routes import (
     RecyclingOrderView,
     WeighingSlipView,
     WholeOrder,
-    data_key,
     whole,
 )
 from points.waste.orders.slips import Line, SlipSheet
@@ -42,6 +41,7 @@ from server.idempotency import idempotent
 from server.limits import limiter
 from server.paging import Page, PageQuery
 from server.people.resident_codes import TEXT_LENGTH_MAX
+from server.settings import settings
 
 blueprint = Blueprint(
     "recycling-collection",
@@ -228,7 +228,9 @@ def receive_walk_in(entry: dict[str, Any]) -> WholeOrder:
     """线下交投. Receive somebody at the point or the van by their code or card."""
     found = {"text": entry["code"], "way": entry["way"], "place": entry["place"]}
     return run_transaction(
-        lambda session: whole(session, orders.receive(session, actor(), **found, data_key=data_key(), now=now()))
+        lambda session: whole(
+            session, orders.receive(session, actor(), **found, data_key=settings().data_key, now=now())
+        )
     )
 
 
@@ -385,4 +387,4 @@ def edit_plan(headers: dict[str, Any], changes: dict[str, Any], code: str) -> An
 def _seen(session: Session, order: RecyclingOrder) -> WholeOrder:
     """An order as a collector sees it: the doorstep is opened for whoever has accepted, until it is weighed."""
     near = order.collector_id == actor().id and order.state in AT_THE_DOOR
-    return whole(session, order, doorstep=addresses.opened(data_key(), order) if near else None)
+    return whole(session, order, doorstep=addresses.opened(settings().data_key, order) if near else None)

@@ -12,8 +12,6 @@ or a season that is missing is closed. An exception takes the place of the seaso
 the end excluded; "00:00-24:00" is open round the clock (定点不限时).
 """
 
-import threading
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
@@ -26,6 +24,7 @@ from sqlalchemy.orm import Session
 from points.earning.claims import Reason
 from points.waste.sites.models import Site, SiteDevice, SiteForm, SiteKind
 from server.clock import SHANGHAI_FIXED
+from server.kept import Kept
 from server.places.positions import Position
 
 FRESH_FOR_S = 10.0
@@ -295,30 +294,17 @@ class Sites:
         return None if found is None else is_open(found, category, at)
 
 
-class _Memory:
-    """The sites that this process last read, and when."""
-
-    def __init__(self) -> None:
-        self.lock = threading.Lock()
-        self.sites: Sites | None = None
-        self.read_at = 0.0
-
-
-_memory = _Memory()
+_kept: Kept[Sites] = Kept()
 
 
 def current(session: Session) -> Sites:
     """All sites, at most FRESH_FOR_S old."""
-    if _memory.sites is None or time.monotonic() - _memory.read_at > FRESH_FOR_S:
-        fresh = read(session)
-        with _memory.lock:
-            _memory.sites, _memory.read_at = fresh, time.monotonic()
-    return _memory.sites
+    return _kept.current(lambda: read(session), fresh_for_s=FRESH_FOR_S)
 
 
 def forget() -> None:
     """Read the sites anew at the next call."""
-    _memory.sites = None
+    _kept.forget()
 
 
 def read(session: Session) -> Sites:
