@@ -7,12 +7,13 @@ import hashlib
 import math
 import re
 from dataclasses import dataclass, fields
-from datetime import date, time
+from datetime import date, datetime, time, timedelta
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from points.travel.models import TrackMode
+from server.clock import SHANGHAI_FIXED
 from server.data_files import parse_toml, read_text
 
 FILE_BYTES_MAX = 50_000
@@ -26,7 +27,7 @@ class CheckDataError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class ModeChecks:
-    """What a track of one way of travelling must be like. Speeds m/s, acceleration m/s²; hours in seconds of the day.
+    """What a track of one way of travelling must be like. Speeds m/s, acceleration m/s²; hours as of `service_day`.
 
     At most `…_max…` is clear; above `…_refused…` is refused; in between a person decides.
     """
@@ -131,8 +132,7 @@ def _mode(name: str, mode: str, table: Any) -> ModeChecks:
     for key in ("from_s", "to_s"):
         values[key] = second_of_day(name, mode, values[key])
     made = ModeChecks(**{key: _number(name, f"{mode}.{key}", value) for key, value in values.items()})
-    if not made.from_s < made.to_s:
-        raise CheckDataError(f"{name}: {mode}: from must be before to")
+    check_hours(name, mode, made.from_s, made.to_s)
     return made
 
 
@@ -145,6 +145,25 @@ def second_of_day(name: str, what: str, text: Any) -> int:
     except (TypeError, ValueError) as error:
         raise CheckDataError(f"{name}: {what}: hours are written as 05:30") from error
     return moment.hour * 3600 + moment.minute * 60
+
+
+def check_hours(name: str, what: str, from_s: int, to_s: int) -> None:
+    """Refuse hours that say nothing: equal ones, and a beginning at a day's end. Raises CheckDataError."""
+    if from_s in (to_s, _DAY_S):
+        raise CheckDataError(f"{name}: {what}: hours begin before 24:00, do not end at once; 00:00 to 24:00 is all day")
+
+
+def service_day(instant: datetime, *, from_s: int, to_s: int) -> date | None:
+    """The day in Asia/Shanghai to whose hours an instant belongs, both ends included; None outside of them.
+
+    Hours whose end comes before their beginning run past midnight: what is left of the night belongs to the evening
+    before.
+    """
+    here = instant.astimezone(SHANGHAI_FIXED)
+    second = here.hour * 3600 + here.minute * 60 + here.second
+    if from_s <= second <= (to_s if from_s < to_s else _DAY_S):
+        return here.date()
+    return here.date() - timedelta(days=1) if second <= to_s < from_s else None
 
 
 def _number(name: str, key: str, value: Any) -> Any:

@@ -9,7 +9,7 @@ from points.earning.claims import Reason
 from points.travel import alike, fixes, lines, motion
 from points.travel.checks import Checks
 from points.travel.fixes import RawFix
-from points.travel.lines import Match
+from points.travel.lines import Line, Match
 from points.travel.models import TrackMode
 from points.travel.motion import Figures, Finding
 from server.places.positions import Datum
@@ -38,6 +38,7 @@ def judge(sent: Sequence[RawFix], mode: TrackMode, datum: Datum, checks: Checks,
     A walk or a ride on a bicycle can be clear by its motion. A bus or metro ride never is: it needs a line.
     """
     started_at, ended_at = sent[0].at, sent[-1].at
+    running = lines.running(lines.read(folder), mode, at=started_at) if mode in RIDES else []
     figures = motion.figures(fixes.in_metres(sent), mode, checks)
     finding = motion.judge(
         figures,
@@ -46,24 +47,23 @@ def judge(sent: Sequence[RawFix], mode: TrackMode, datum: Datum, checks: Checks,
         mocked=any(fix.mock for fix in sent),
         started_at=started_at,
         ended_at=ended_at,
+        in_service=bool(running),
     )
     line = None
     if finding is None and mode in RIDES:
-        line = _line(sent, mode, datum, checks, folder, started_at)
+        line = _line(sent, mode, datum, checks, running)
         finding = None if line else UNCONFIRMED
     sketch = alike.sketch_of(sent, datum, accuracy_max_m=checks.accuracy_max_m)
     return Judged(figures, finding, sketch, line, started_at, ended_at)
 
 
 def _line(
-    sent: Sequence[RawFix], mode: TrackMode, datum: Datum, checks: Checks, folder: Path, started_at: datetime
+    sent: Sequence[RawFix], mode: TrackMode, datum: Datum, checks: Checks, running: Sequence[Line]
 ) -> Match | None:
     # Underground a phone guesses by masts: such fixes say which station it was, and nothing of speed.
     vague_m = checks.station_near_m if mode is TrackMode.METRO else checks.accuracy_max_m
     way = alike.sketch_of(sent, datum, accuracy_max_m=vague_m)
-    if way is None:
-        return None
-    return lines.match(way, mode, lines.read(folder), checks, started_at=started_at)
+    return lines.match(way, running, checks) if way else None
 
 
 def copy_finding(new: alike.Sketch, old: alike.Sketch, checks: Checks) -> Finding | None:

@@ -9,7 +9,9 @@ GTFS: one row for a stop of a line in one direction, in UTF-8 with these columns
     sequence                    the stop's place in the direction, rising
     stop_id, stop_name          the stop
     latitude, longitude         degrees of WGS-84
-    first_departure, last_arrival  the line's hours, such as 05:30; 24:00 at most
+    first_departure, last_arrival  the line's hours, such as 05:30 and 22:30; a last arrival that comes before the first
+                                departure is past midnight, and that part of the night is the evening before's
+    weekdays                    may be left out: on which days the hours begin, such as 12345; 1 is Monday
 """
 
 import csv
@@ -24,9 +26,9 @@ from functools import lru_cache
 from pathlib import Path
 
 from points.travel.alike import Sketch
-from points.travel.checks import CheckDataError, Checks, second_of_day
+from points.travel.checks import CheckDataError, Checks, check_hours, second_of_day, service_day
 from points.travel.models import TrackMode
-from points.travel.motion import METRES_PER_DEGREE, second_of
+from points.travel.motion import METRES_PER_DEGREE
 from server.places.positions import Datum, Position
 
 FILE_BYTES_MAX = 10_000_000
@@ -45,6 +47,9 @@ _COLUMNS = (
     "first_departure",
     "last_arrival",
 )
+# What every row of a direction says alike: a part that the first row alone had would be lost.
+_OF_A_DIRECTION = ("mode", "first_departure", "last_arrival", "weekdays")
+_DAILY = "1234567"
 _SLOW_WITHIN_S = 45  # a vehicle stands at its stop within so long of passing nearest to it
 _BEYOND_M = 400  # getting on and off lies so near the first and last stop
 
@@ -59,6 +64,12 @@ class Line:
     to_s: int
     latitudes: tuple[float, ...]
     longitudes: tuple[float, ...]
+    weekdays: str = _DAILY
+
+    def runs(self, at: datetime) -> bool:
+        """Whether it is in service at a moment, by the weekday of the day whose service that is."""
+        day = service_day(at, from_s=self.from_s, to_s=self.to_s)
+        return day is not None and str(day.isoweekday()) in self.weekdays
 
     def stops_m(self, east: float) -> list[tuple[float, float]]:
         """The stops in a sketch's metres."""
@@ -95,8 +106,10 @@ def read(folder: Path) -> tuple[Line, ...]:
 
 
 def _check(where: str, row: dict[str, str]) -> int:
-    if set(row) != set(_COLUMNS) or not all(isinstance(value, str) for value in row.values()):
-        raise CheckDataError(f"{where}: columns must be {', '.join(_COLUMNS)}")
+    if set(row) - {"weekdays"} != set(_COLUMNS) or not all(isinstance(value, str) for value in row.values()):
+        raise CheckDataError(f"{where}: columns must be {', '.join(_COLUMNS)}, and may be weekdays")
+    if not re.fullmatch(r"[1-7]{1,7}", row.get("weekdays", _DAILY)):
+        raise CheckDataError(f"{where}: weekdays are written as 12345, 1 is Monday")
     if not re.fullmatch(r"[a-z0-9][a-z0-9-]{0,39}", row["line_id"]) or row["mode"] not in ("bus", "metro"):
         raise CheckDataError(f"{where}: line_id or mode does not fit")
     if row["direction"] not in ("0", "1") or not re.fullmatch(r"[0-9]{1,4}", row["sequence"]):
@@ -114,30 +127,38 @@ def _line(name: str, stops: list[tuple[int, dict[str, str]]]) -> Line:
     first = stops[0][1]
     if len(stops) < 2 or len({sequence for sequence, _ in stops}) < len(stops):
         raise CheckDataError(f"{name}: {first['line_id']}: needs two stops or more, each with its own sequence")
+    if len({tuple(row.get(column) for column in _OF_A_DIRECTION) for _, row in stops}) > 1:
+        raise CheckDataError(f"{name}: {first['line_id']}: a direction has one {', one '.join(_OF_A_DIRECTION)}")
+    from_s, to_s = (second_of_day(name, first["line_id"], first[hour]) for hour in ("first_departure", "last_arrival"))
+    check_hours(name, first["line_id"], from_s, to_s)
     places = [Position(float(row["latitude"]), float(row["longitude"]), Datum.WGS_84).in_gcj_02() for _, row in stops]
     return Line(
         id=first["line_id"],
         mode=TrackMode(first["mode"]),
-        from_s=second_of_day(name, first["line_id"], first["first_departure"]),
-        to_s=second_of_day(name, first["line_id"], first["last_arrival"]),
+        from_s=from_s,
+        to_s=to_s,
         latitudes=tuple(place.latitude for place in places),
         longitudes=tuple(place.longitude for place in places),
+        weekdays=first.get("weekdays", _DAILY),
     )
 
 
-def match(way: Sketch, mode: TrackMode, lines: Sequence[Line], checks: Checks, *, started_at: datetime) -> Match | None:
-    """The line that the track rode along, None when there is none.
+def running(lines: Sequence[Line], mode: TrackMode, *, at: datetime) -> list[Line]:
+    """The lines of a mode that were in service when a ride began; the last vehicle arrives late now and then."""
+    return [line for line in lines if line.mode is mode and line.runs(at)]
+
+
+def match(way: Sketch, lines: Sequence[Line], checks: Checks) -> Match | None:
+    """The line of these that the track rode along, None when there is none.
 
     Of several lines on one road the one with the most stops passed is named.
     """
     east = way.east_per_degree_m
-    second = second_of(started_at)
     best: tuple[int, Match] | None = None
     for line in lines:
-        if line.mode is mode and line.from_s <= second <= line.to_s:
-            found = _along(way, line, line.stops_m(east), checks)
-            if found is not None and (best is None or found[0] > best[0]):
-                best = found
+        found = _along(way, line, line.stops_m(east), checks)
+        if found is not None and (best is None or found[0] > best[0]):
+            best = found
     return best[1] if best else None
 
 

@@ -13,9 +13,8 @@ from datetime import datetime
 from typing import Any, NamedTuple
 
 from points.earning.claims import Reason
-from points.travel.checks import Checks, ModeChecks
+from points.travel.checks import Checks, ModeChecks, service_day
 from points.travel.models import TrackMode
-from server.clock import SHANGHAI_FIXED
 
 METRES_PER_DEGREE = 111_195.0  # of latitude, on the mean sphere
 
@@ -203,11 +202,25 @@ def _longest(moves: Sequence[Step], moving_mps: float) -> float:
 
 
 def judge(
-    found: Figures, mode: TrackMode, checks: Checks, *, mocked: bool, started_at: datetime, ended_at: datetime
+    found: Figures,
+    mode: TrackMode,
+    checks: Checks,
+    *,
+    mocked: bool,
+    started_at: datetime,
+    ended_at: datetime,
+    in_service: bool = False,
 ) -> Finding | None:
-    """The first thing that speaks against the track, the surest first; None: it fits the way of travelling."""
+    """The first thing that speaks against the track, the surest first; None: it fits the way of travelling.
+
+    `in_service`: a line of the district ran when it began, so the hours of the way of travelling are not asked.
+    """
     own = checks.of(mode)
-    reason = _broken(found, own, checks, mocked=mocked) or _time(found, own, started_at, ended_at) or _pace(found, own)
+    reason = (
+        _broken(found, own, checks, mocked=mocked)
+        or _time(found, own, started_at, ended_at, in_service=in_service)
+        or _pace(found, own)
+    )
     if reason is not None:
         return Finding(reason, held=False)
     if mode in (TrackMode.WALK, TrackMode.BICYCLE):
@@ -228,18 +241,15 @@ def _broken(found: Figures, own: ModeChecks, checks: Checks, *, mocked: bool) ->
     return Reason.TRACK_GAP if found.gap_s > own.gap_max_s else None
 
 
-def _time(found: Figures, own: ModeChecks, started_at: datetime, ended_at: datetime) -> Reason | None:
+def _time(
+    found: Figures, own: ModeChecks, started_at: datetime, ended_at: datetime, *, in_service: bool
+) -> Reason | None:
     if found.without_rest_s > own.rest_after_s:
         return Reason.TRACK_NO_REST
-    begin, end = (second_of(instant) for instant in (started_at, ended_at))
-    inside = all(own.from_s <= second <= own.to_s for second in (begin, end))
+    inside = in_service or all(
+        service_day(instant, from_s=own.from_s, to_s=own.to_s) for instant in (started_at, ended_at)
+    )
     return None if inside else Reason.TRACK_OUT_OF_HOURS
-
-
-def second_of(instant: datetime) -> int:
-    """The second of the day in Asia/Shanghai."""
-    here = instant.astimezone(SHANGHAI_FIXED)
-    return here.hour * 3600 + here.minute * 60 + here.second
 
 
 def _pace(found: Figures, own: ModeChecks) -> Reason | None:

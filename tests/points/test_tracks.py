@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import re
 import struct
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -328,9 +329,11 @@ def test_a_ride_by_car_inside_a_walk_adds_no_distance_of_a_car(session: Session,
 # Buses and metros
 
 
-def ride(*, stops: bool, seed: int = 1, start: datetime = MORNING, off_m: float = 0.0) -> list[RawFix]:
-    """Along the demonstration bus line: 20 s at each stop, or right through like a car."""
-    line = next(each for each in lines.read(LINES) if each.mode is TrackMode.BUS)
+def ride(
+    *, stops: bool, seed: int = 1, start: datetime = MORNING, off_m: float = 0.0, mode: TrackMode = TrackMode.BUS
+) -> list[RawFix]:
+    """Along a demonstration line: 20 s at each stop, or right through like a car."""
+    line = next(each for each in lines.read(LINES) if each.mode is mode)
     base = fix(start, 0, 0)
     east = METRES_PER_DEGREE * 0.776  # at 39.1° north
     here = Position(base.latitude, base.longitude, Datum.WGS_84).in_gcj_02()
@@ -392,6 +395,98 @@ def test_a_ride_record_and_a_track_of_one_trip_are_both_kept_and_paid_once(
     assert wrong(session) == {}
 
 
+def test_a_ride_by_bus_is_not_one_by_metro(session: Session, person: UUID) -> None:
+    as_metro = submit(session, person, ride(stops=True), TrackMode.METRO)
+    assert (as_metro.line_id, outcome(as_metro)) == (None, ("held", "ride-unconfirmed"))
+
+
+def lines_changed(folder: Path, *changes: tuple[str, str], weekdays: str | None = None) -> Path:
+    """A district with the demonstration's lines and thresholds, but for these changes in every row."""
+    rows = (LINES / "transit-lines.csv").read_text("utf-8")
+    for before, after in changes:
+        assert before in rows
+        rows = rows.replace(before, after)
+    if weekdays is not None:
+        head, *stops = rows.splitlines()
+        rows = "\n".join([f"{head},weekdays", *(f"{row},{weekdays}" for row in stops)])
+    (folder / "transit-lines.csv").write_text(rows, "utf-8")
+    (folder / "tracks-1.toml").write_text((NANKAI / "tracks-2026.toml").read_text("utf-8"), "utf-8")
+    return folder
+
+
+TUESDAY_EVENING = datetime(2026, 11, 24, 22, 45, tzinfo=SHANGHAI)
+UNTIL_0040 = ("05:30,22:30", "05:30,00:40")
+
+
+@pytest.mark.parametrize("mode", [TrackMode.BUS, TrackMode.METRO])
+@pytest.mark.parametrize("minutes", [0, 72, 75, 95], ids=["before", "across", "at", "after"])
+def test_a_ride_on_a_line_that_runs_past_midnight_is_paid_on_both_sides_of_it(
+    session: Session, person: UUID, tmp_path: Path, minutes: int, mode: TrackMode
+) -> None:
+    folder = lines_changed(tmp_path, UNTIL_0040, ("06:00,23:00", "06:00,00:40"))
+    sent = ride(stops=True, mode=mode, start=TUESDAY_EVENING + timedelta(minutes=minutes))
+    made = submit(session, person, sent, mode, folder=folder)
+    assert outcome(made) == ("awarded", None)
+    assert made.line_id == f"demo-{mode.value}-1"
+
+
+@pytest.mark.parametrize(
+    ("hours", "start", "became"),
+    [
+        # Past the end of service, and before its beginning, no line runs: the hours of buses hold.
+        (UNTIL_0040, "2026-11-25T00:41", ("refused", "track-out-of-hours")),
+        (UNTIL_0040, "2026-11-25T04:50", ("refused", "track-out-of-hours")),
+        (UNTIL_0040, "2026-11-25T05:20", ("held", "ride-unconfirmed")),
+        (UNTIL_0040, "2026-11-25T05:31", ("awarded", None)),
+        (("05:30,22:30", "04:40,22:30"), "2026-11-25T04:45", ("awarded", None)),
+        # A line that does not run past midnight is none that night, nor after its end.
+        (("05:30,22:30", "05:30,24:00"), "2026-11-24T23:50", ("awarded", None)),
+        (("05:30,22:30", "05:30,24:00"), "2026-11-25T00:01", ("refused", "track-out-of-hours")),
+        (("05:30,22:30", "05:30,22:30"), "2026-11-24T22:31", ("held", "ride-unconfirmed")),
+        (("05:30,22:30", "05:30,22:30"), "2026-11-24T23:57", ("refused", "track-out-of-hours")),
+        (("05:30,22:30", "00:00,24:00"), "2026-11-24T23:57", ("awarded", None)),
+    ],
+)
+def test_a_ride_is_judged_by_the_hours_in_which_its_line_runs(
+    session: Session, person: UUID, tmp_path: Path, hours: tuple[str, str], start: str, became: tuple[str, str | None]
+) -> None:
+    begun = datetime.fromisoformat(start).replace(tzinfo=SHANGHAI)
+    made = submit(session, person, ride(stops=True, start=begun), TrackMode.BUS, folder=lines_changed(tmp_path, hours))
+    assert outcome(made) == became
+
+
+@pytest.mark.parametrize(
+    ("weekdays", "start", "runs"),
+    [
+        ("2", "2026-11-24T23:50", True),  # Tuesday's service, before midnight
+        ("2", "2026-11-25T00:20", True),  # and after it, on Wednesday
+        ("2", "2026-11-24T00:20", False),  # Monday's service
+        ("2", "2026-11-25T05:40", False),
+        ("3", "2026-11-25T00:20", False),
+        ("3", "2026-11-25T05:40", True),
+        ("567", "2026-11-30T00:20", True),  # Sunday's, on Monday
+    ],
+)
+def test_after_midnight_the_weekday_of_the_evening_before_decides(
+    tmp_path: Path, weekdays: str, start: str, runs: bool
+) -> None:
+    known = lines.read(lines_changed(tmp_path, UNTIL_0040, weekdays=weekdays))
+    at = datetime.fromisoformat(start).replace(tzinfo=SHANGHAI)
+    assert bool(lines.running(known, TrackMode.BUS, at=at)) is runs
+
+
+def test_a_walk_is_held_to_its_own_hours_whatever_lines_run(session: Session, person: UUID, tmp_path: Path) -> None:
+    folder = lines_changed(tmp_path, UNTIL_0040)
+    by_night = walk(71, minutes=10, start=datetime(2026, 11, 25, 0, 10, tzinfo=SHANGHAI))
+    assert outcome(submit(session, person, by_night, folder=folder)) == ("refused", "track-out-of-hours")
+    # Unless the district's own hours of walking run past midnight as well.
+    good = (NANKAI / "tracks-2026.toml").read_text("utf-8")
+    (tmp_path / "late").mkdir()
+    (tmp_path / "late" / "tracks-1.toml").write_text(good.replace('to = "24:00"', 'to = "00:30"', 1), "utf-8")
+    again = walk(72, minutes=10, start=datetime(2026, 11, 24, 23, 55, tzinfo=SHANGHAI))
+    assert outcome(submit(session, person, again, folder=tmp_path / "late")) == ("awarded", None)
+
+
 def test_a_track_across_a_whole_citys_lines_is_looked_up_at_once() -> None:
     """Two thousand directions of 25 stops, all on one road: only those with a stop near both ends are looked at."""
     begin = Position(39.0, 117.0, Datum.GCJ_02)
@@ -401,7 +496,9 @@ def test_a_track_across_a_whole_citys_lines_is_looked_up_at_once() -> None:
     ridden = [(begin.longitude + 0.5 * number / 299) * east for number in range(300)]
     way = alike.Sketch([float(10 * n) for n in range(300)], ridden, [39.0 * METRES_PER_DEGREE] * 300)
     began = time.process_time()
-    assert lines.match(way, TrackMode.BUS, known, checks.on(NANKAI, MORNING.date()), started_at=MORNING) is None
+    running = lines.running(known, TrackMode.BUS, at=MORNING)
+    assert len(running) == 2_000
+    assert lines.match(way, running, checks.on(NANKAI, MORNING.date())) is None
     assert time.process_time() - began < 0.5
 
 
@@ -752,18 +849,36 @@ def test_every_edition_and_line_of_the_district_can_be_read_and_faults_are_named
         "jump_mps = 70": "lacks or does not know jump_mps",
         'from = "04:00"': "walk lacks or does not know from_s",
     }
-    for number, (line, message) in enumerate(faults.items()):
+    hours = ['to = "04:00"', 'to = "25:00"', 'from = "24:00"']
+    for number, (line, message) in enumerate([*faults.items(), *((each, "hours") for each in hours)]):
         folder = tmp_path / str(number)
         folder.mkdir()
-        (folder / "tracks-1.toml").write_text(good.replace(line, "", 1), "utf-8")
+        changed = re.sub(rf"^{line.split()[0]} = .*", line, good, count=1, flags=re.MULTILINE)
+        (folder / "tracks-1.toml").write_text(changed if line in hours else good.replace(line, "", 1), "utf-8")
         with pytest.raises(CheckDataError, match=message):
             checks.editions(folder)
     rows = (LINES / "transit-lines.csv").read_text("utf-8")
-    for number, (before, after) in enumerate({"39.10850": "north", ",bus,": ",tram,", "05:30": "early"}.items()):
+    wrong_lines = [
+        ("39.10850", "north", 1, "degrees"),
+        (",bus,", ",tram,", 1, "mode does not fit"),
+        ("05:30", "early", -1, "hours are written as 05:30"),
+        # Ends at once, begins at a day's end, and hours that only one stop of the line has.
+        ("05:30,22:30", "22:30,22:30", -1, "do not end at once"),
+        ("05:30,22:30", "24:00,05:00", -1, "begin before 24:00"),
+        ("05:30,22:30", "05:30,24:40", -1, "hours are written as 05:30"),
+        ("05:30,22:30", "05:30,00:40", 1, "a direction has one mode"),
+        ("05:30,22:30", "05:30,22:30,1", 1, "may be weekdays"),
+    ]
+    for number, (before, after, times, message) in enumerate(wrong_lines):
         folder = tmp_path / f"lines-{number}"
         folder.mkdir()
-        (folder / "transit-lines.csv").write_text(rows.replace(before, after, 1), "utf-8")
-        with pytest.raises(CheckDataError):
+        (folder / "transit-lines.csv").write_text(rows.replace(before, after, times), "utf-8")
+        with pytest.raises(CheckDataError, match=message):
             lines.read(folder)
+    for weekdays in ("", "08", "daily"):
+        folder = tmp_path / f"weekdays-{weekdays}"
+        folder.mkdir()
+        with pytest.raises(CheckDataError, match="weekdays are written as"):
+            lines.read(lines_changed(folder, weekdays=weekdays))
     assert lines.read(tmp_path) == ()
     assert json.dumps(sorted({line.id for line in lines.read(LINES)})) == '["demo-bus-1", "demo-metro-1"]'
