@@ -16,6 +16,7 @@ from sqlalchemy.orm import Session
 
 from points.earning.claims import Reason
 from points.earning.models import SubjectKind
+from points.review import norms
 from points.review.detecting import Detector, Window
 from points.review.editions import Figures
 from points.review.leads import Finding
@@ -45,6 +46,13 @@ def _read(session: Session, template: str, window: Window, *, which: str = _LATE
         which=which,
         which_drop=which.replace("a.", "d."),
         which_ride=which.replace("a.", "r."),
+        norms="\n".join(
+            f"LEFT JOIN weight_norm n{place} ON n{place}.site = {key} AND n{place}.mode = a.mode"
+            f" AND n{place}.weighings >= :weighings_min"
+            for place, key in enumerate(norms.KEYS)
+        ),
+        medians=", ".join(f"n{place}.median_ln_g" for place in range(len(norms.KEYS))),
+        deviations=", ".join(f"n{place}.deviation_ln_g" for place in range(len(norms.KEYS))),
         carried=_CARRIED,
         carried_drop=_CARRIED.replace("a.", "d."),
         home=_HOME,
@@ -408,18 +416,15 @@ def _position(site: tuple[float, float]) -> Position:
 # Weights that no such bin sees
 
 
-# Against the site's own norm, and against that of all sites where the site has too few weighings.
+# Against the nearest norm that enough weighings made: see `norms.KEYS`.
 _WEIGHTS = """
 SELECT a.resident_id, a.id, a.weight_g, n.deviations
 FROM activity a
-LEFT JOIN weight_norm own ON own.site = a.site AND own.mode = a.mode AND own.weighings >= :weighings_min
-LEFT JOIN weight_norm everywhere ON everywhere.site = '' AND everywhere.mode = a.mode
-                                AND everywhere.weighings >= :weighings_min
+{norms}
 CROSS JOIN LATERAL (
     -- 1.4826 makes a median absolute deviation comparable to a standard deviation (normal distribution).
-    SELECT (ln(a.weight_g) - coalesce(own.median_ln_g, everywhere.median_ln_g))
-           / nullif(greatest(1.4826 * coalesce(own.deviation_ln_g, everywhere.deviation_ln_g), :deviation_ln_min), 0)
-           AS deviations
+    SELECT (ln(a.weight_g) - coalesce({medians}))
+           / nullif(greatest(1.4826 * coalesce({deviations}), :deviation_ln_min), 0) AS deviations
 ) n
 WHERE {which} AND a.weight_g > 0 AND n.deviations >= :deviations
 ORDER BY a.resident_id, a.id LIMIT :most

@@ -247,7 +247,9 @@ class DeviceUse(Base):
 
 
 class WeightNorm(Base):
-    """The usual weight of one category or material at one site, from its own weeks; site '' is all sites together.
+    """The usual weight of one category or material, from its own weeks, of those that `site` stands for.
+
+    A source and a site, a source and a space, a site alone, or '' for everybody: `norms.KEYS` writes them.
 
     Logarithms, because weights of bags are skewed: the median of ln(grams) and its median absolute deviation.
     """

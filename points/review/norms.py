@@ -1,4 +1,4 @@
-"""The usual weights, by site and material, and forgetting which phones were used: what the detectors keep at night."""
+"""The usual weights, by source, site and material, and forgetting which phones were used: what the night keeps."""
 
 from datetime import datetime, timedelta
 
@@ -11,11 +11,24 @@ from server.clock import business_day
 PHONES_KEPT_FOR = timedelta(days=30)
 FORGOTTEN_AT_ONCE_MAX = 10_000
 
-# Of every site, and of all together under ''. The medians of the logarithm and of the distance from it: half of all
-# weighings would have to be inflated before they move far.
-_COMPUTE = sa.text("""
+# What a weighing is compared with, as `WeightNorm.site` names it, the nearest first: the same source at the same site,
+# the same source everywhere, everybody at a site of this name, everybody. So a recycler's sacks do not make a bag at a
+# bin look light, and a source of few weighings is judged with all others. No site's name has a space in it; what the
+# column would not hold is cut off, and such sites of one source share a norm.
+KEYS = (
+    "left(concat(a.source, ' ', a.site), 64)",
+    "concat(a.source, ' ')",
+    "coalesce(a.site, '')",
+    "''",
+)
+
+# The medians of the logarithm and of the distance from it: half of all weighings would have to be inflated before they
+# move far.
+_COMPUTE = sa.text(
+    """
 WITH weighing AS MATERIALIZED (
-    SELECT coalesce(a.site, '') AS site, a.mode, ln(a.weight_g) AS ln_g FROM activity a
+    SELECT ARRAY(SELECT DISTINCT key FROM unnest(ARRAY[{keys}]) AS key) AS sites, a.mode, ln(a.weight_g) AS ln_g
+    FROM activity a
     WHERE a.business_day > cast(:day AS date) - cast(:days AS int) AND a.business_day <= :day
       AND a.weight_g > 0 AND a.outcome = 'awarded'
       -- What people have not judged yet, or judged wrong, says nothing about what is usual: a ring would widen the norm
@@ -25,7 +38,7 @@ WITH weighing AS MATERIALIZED (
           WHERE l.resident_id = a.resident_id AND l.activity_id = a.id
             AND (c.state IN ('open', 'proposed') OR c.verdict = 'denied'))
 ), placed AS (
-    SELECT site, mode, ln_g FROM weighing WHERE site <> '' UNION ALL SELECT '', mode, ln_g FROM weighing
+    SELECT site, mode, ln_g FROM weighing CROSS JOIN unnest(sites) AS site
 ), middle AS (
     SELECT site, mode, count(*) AS weighings, percentile_cont(0.5) WITHIN GROUP (ORDER BY ln_g) AS median_ln_g
     FROM placed GROUP BY 1, 2
@@ -38,7 +51,8 @@ GROUP BY 1, 2, 3, 4 ORDER BY 1, 2
 ON CONFLICT (site, mode) DO UPDATE SET weighings = EXCLUDED.weighings, median_ln_g = EXCLUDED.median_ln_g,
     deviation_ln_g = EXCLUDED.deviation_ln_g, computed_at = EXCLUDED.computed_at
 RETURNING 1
-""")
+""".format(keys=", ".join(KEYS))  # noqa: S608 -- the keys are constants
+)
 
 
 def compute(session: Session, *, now: datetime) -> int:

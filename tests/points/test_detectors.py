@@ -253,7 +253,7 @@ def test_weights_far_above_what_a_site_sees_are_found_and_a_heavy_day_is_not(
         return claim(who, "recycling", mode="corrugated", weight_g=grams, site="nk-a-01", start=start)
 
     give(session, [weigh(each, 900 + 37 * n % 700, 60 * turn) for n, each in enumerate(crowd) for turn in (0, 1)])
-    assert norms.compute(session, now=NOON) == 2
+    assert norms.compute(session, now=NOON) == 4  # of the source here and everywhere, of the site, of everybody
     session.commit()
     assert looked(session) == {}  # nor are they at one place in one second: this scale's clock shows whole minutes
     give(session, [weigh(inflater, 20_000, 5), weigh(inflater, 21_000, 70), weigh(mover, 5_000, 9)])
@@ -266,6 +266,48 @@ def test_weights_far_above_what_a_site_sees_are_found_and_a_heavy_day_is_not(
     # What waits for people does not make itself usual.
     norms.compute(session, now=NOON)
     assert session.scalar(sa.text("SELECT weighings FROM weight_norm WHERE site = ''")) == 51
+
+
+def test_a_recyclers_sacks_are_not_what_is_usual_at_a_bin(
+    session: Session, make_resident: Callable[..., UUID], people: list[UUID]
+) -> None:
+    inflater, at_new_bin, seller, stranger, blower, other = people
+    crowd = [make_resident() for _ in range(25)]
+
+    def weigh(who: UUID, grams: int, minutes: int, source: str, site: str | None) -> Claim:
+        start = MORNING - timedelta(minutes=minutes, seconds=minutes % 53)
+        return claim(
+            who, "recycling", mode="corrugated", weight_g=grams, source=source, site=site, start=start, id=str(new_id())
+        )
+
+    # Twice as many sacks of 20 kg as bags of 1 kg, and the recycler's point has the name of the bin.
+    for n, each in enumerate(crowd):
+        bags = [weigh(each, 900 + 37 * n % 700, 13 * n + 400 * turn, "bins", "nk-a-01") for turn in (0, 1)]
+        sacks = [weigh(each, 18_000 + 331 * n, 11 * n + 300 * turn, "sacks", "nk-a-01") for turn in (0, 1, 2, 3)]
+        give(session, bags + sacks)
+    norms.compute(session, now=NOON)
+    session.commit()
+    assert looked(session) == {}
+    give(
+        session,
+        [weigh(inflater, 20_000, m, "bins", "nk-a-01") for m in (5, 77)]
+        + [weigh(at_new_bin, 20_000, m, "bins", "nk-b-02") for m in (6, 78)]  # as at the source's other bins
+        + [weigh(seller, 22_000, m, "sacks", None) for m in (7, 79)]
+        # A source of few weighings is judged by everybody's.
+        + [weigh(stranger, 25_000, m, "newcomer", "nk-c-03") for m in (8, 80)]
+        + [weigh(blower, 95_000, m, "newcomer", "nk-a-01") for m in (9, 81)]
+        + [weigh(other, 1_200, m, "bins", "nk-a-01") for m in (10, 82)],
+    )
+    assert looked(session) == {each: {"weight-outlier"} for each in (inflater, at_new_bin, blower)}
+
+
+def test_sites_whose_names_are_as_long_as_can_be_have_norms_too(session: Session, people: list[UUID]) -> None:
+    source, site = "p" * 40, "s" * 64
+    weighed = claim(people[0], "recycling", mode="corrugated", weight_g=900, source=source, site=site, start=MORNING)
+    give(session, [weighed])
+    assert norms.compute(session, now=NOON) == 4
+    keys = session.scalars(sa.text("SELECT site FROM weight_norm ORDER BY length(site), site")).all()
+    assert keys == ["", f"{source} ", f"{source} {site}"[:64], site]
 
 
 def test_steps_that_no_legs_make_are_found(session: Session, people: list[UUID]) -> None:
