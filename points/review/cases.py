@@ -19,6 +19,7 @@ from server.access import Actor
 from server.database import new_id
 from server.errors import Conflict, NotFound
 from server.paging import Page, decode, page_of
+from server.people import staff_links
 
 # Whoever took a case and left it does not keep it from the others.
 ASSIGNED_FOR = timedelta(hours=24)
@@ -160,12 +161,14 @@ def queue(
 ) -> Page[dict[str, Any]]:
     """The cases of the actor's scope that fit, the oldest first, each as the values of a `SeenCase`.
 
-    Plain values, because a page of 200 is made and written out from them in a third of the time.
+    Those about the actor's own household are left out. Plain values, because a page of 200 is made and written out from
+    them in a third of the time.
 
     Raises NotFound for a place outside the scope, BadCursor.
     """
     scope = scope_of(actor, wanted.within)
-    found = sa.select(*Case.__table__.columns).where(in_scope(scope), *_fitting(wanted, now)).order_by(Case.id)
+    conditions = (in_scope(scope), *_fitting(wanted, now), not_ones_own(session, actor, now=now))
+    found = sa.select(*Case.__table__.columns).where(*conditions).order_by(Case.id)
     if cursor is not None:
         found = found.where(Case.id > decode(cursor, tuple[UUID])[0])
     target = timedelta(days=editions.terms_at(session, now).target_days)
@@ -191,6 +194,11 @@ def in_scope(division: str) -> sa.ColumnElement[bool]:
     if len(division) == STREET_DIGITS:
         return sa.func.left(Case.community_code, sa.literal_column(str(STREET_DIGITS))) == division
     return Case.community_code.startswith(division, autoescape=True)
+
+
+def not_ones_own(session: Session, actor: Actor, *, now: datetime) -> sa.ColumnElement[bool]:
+    """Whether a case is about nobody of the actor's own household: who may not decide it does not read it either."""
+    return sa.not_(staff_links.own_household(session, actor.id, Case.resident_id, now=now))
 
 
 # Written out and not bound: the planner takes a partial index only when it sees its condition.
@@ -230,9 +238,11 @@ def case_for(session: Session, actor: Actor, case_id: UUID) -> Case:
 def read(session: Session, actor: Actor, case_id: UUID, *, now: datetime) -> WholeCase:
     """One case of the actor's scope with its activities, what was decided so far, and an appeal's words.
 
-    Raises NotFound.
+    Raises NotFound, for a case about the actor's own household too.
     """
     case = case_for(session, actor, case_id)
+    if session.scalar(sa.select(staff_links.own_household(session, actor.id, case.resident_id, now=now))):
+        raise NotFound
     decisions = session.scalars(
         sa.select(CaseDecision)
         .where(CaseDecision.resident_id == case.resident_id, CaseDecision.case_id == case.id)

@@ -1,4 +1,7 @@
-"""Cases as a file, for staff who follow how claims are reviewed; of a resident no more than the id."""
+"""Cases as a file, for staff who follow how claims are reviewed; of a resident no more than the id.
+
+Those about the household of whoever asks are left out, as in the queue.
+"""
 
 from collections.abc import Iterator, Sequence
 from datetime import date, timedelta
@@ -6,10 +9,10 @@ from datetime import date, timedelta
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
-from points.review.cases import in_scope, texts_of
+from points.review.cases import in_scope, not_ones_own, texts_of
 from points.review.models import Case, CaseKind, CaseState, Verdict
 from server.access import Actor, Permission
-from server.clock import day_start
+from server.clock import day_start, now
 from server.errors import DomainError, Forbidden, NotFound
 from server.exports.registry import Arguments, Cell, Producer, streamed
 
@@ -87,6 +90,7 @@ def _rows(session: Session, actor: Actor, arguments: Arguments) -> Iterator[Sequ
             in_scope(arguments["within"] or actor.division or ""),
             Case.opened_at >= day_start(first),
             Case.opened_at < day_start(last + timedelta(days=1)),
+            not_ones_own(session, actor, now=now()),
         )
         .order_by(Case.id)
     )

@@ -340,25 +340,35 @@ def forget_old(session: Session, *, now: datetime) -> int:
     return delete_some(session, HouseholdStay, HouseholdStay.left_at < now - STAYS_KEPT_FOR)
 
 
-def live_together(session: Session, one: UUID, other: UUID, *, now: datetime) -> bool:
-    """Whether two residents share a household, or did within the waiting time before `now`.
+def living_with(
+    session: Session, one: UUID, other: UUID | sa.SQLColumnExpression[UUID], *, now: datetime
+) -> sa.ColumnElement[bool]:
+    """The condition that `other`, a resident or a column of them, is `one`, or shares a household with them.
 
-    So that nobody leaves their household in the evening to be served by it in the morning.
+    Or did within the waiting time before `now`: so that nobody leaves their household in the evening to be served by it
+    in the morning. Households are looked up here, so that each row of a list costs two looks at a key and no more.
     """
-    if one == other:
-        return True
     since = now - timedelta(days=limits_on(session, now).household_wait_days)
-    ours, theirs = _households(one, since).subquery(), _households(other, since).subquery()
-    shared = sa.select(ours.c.household_id).join(theirs, theirs.c.household_id == ours.c.household_id)
-    return session.scalar(sa.select(shared.exists())) is True
-
-
-def _households(resident_id: UUID, since: datetime) -> sa.CompoundSelect[UUID]:
-    now_in = sa.select(HouseholdMember.household_id).where(HouseholdMember.resident_id == resident_id)
-    lately_in = sa.select(HouseholdStay.household_id).where(
-        HouseholdStay.resident_id == resident_id, HouseholdStay.left_at > since
+    ours = session.scalars(
+        sa.union(
+            sa.select(HouseholdMember.household_id).where(HouseholdMember.resident_id == one),
+            sa.select(HouseholdStay.household_id).where(
+                HouseholdStay.resident_id == one, HouseholdStay.left_at > since
+            ),
+        )
+    ).all()
+    themself = sa.literal(one) == other
+    if not ours:
+        return themself
+    lives = sa.exists().where(HouseholdMember.resident_id == other, HouseholdMember.household_id.in_(ours))
+    # OFFSET keeps the planner from reading every stay of the district first: no index knows them by household.
+    lived = (
+        sa.select(HouseholdStay.household_id)
+        .where(HouseholdStay.resident_id == other, HouseholdStay.household_id.in_(ours), HouseholdStay.left_at > since)
+        .offset(sa.literal_column("0"))
+        .exists()
     )
-    return now_in.union(lately_in)
+    return sa.or_(themself, lives, lived)
 
 
 def _own(session: Session, actor: Actor, *, leaving: bool = True) -> UUID:

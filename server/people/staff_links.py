@@ -122,5 +122,22 @@ def require_may_serve(session: Session, staff_id: UUID, resident_id: UUID, *, no
     found = session.execute(sa.select(StaffLink.resident_id).where(StaffLink.staff_id == staff_id)).first()
     if found is None:
         raise StaffUnlinked
-    if found.resident_id is not None and households.live_together(session, found.resident_id, resident_id, now=now):
+    if session.scalar(sa.select(_own(session, found.resident_id, resident_id, now=now))):
         raise ServesOwnHousehold
+
+
+def own_household(
+    session: Session, staff_id: UUID, resident_id: UUID | sa.SQLColumnExpression[UUID], *, now: datetime
+) -> sa.ColumnElement[bool]:
+    """The condition that a resident, or a column of them, is of those whom `require_may_serve` keeps from the actor.
+
+    So that nobody reads what is to be decided about their own. Of an account linked to nobody that is nobody.
+    """
+    own = session.scalar(sa.select(StaffLink.resident_id).where(StaffLink.staff_id == staff_id))
+    return _own(session, own, resident_id, now=now)
+
+
+def _own(
+    session: Session, own: UUID | None, resident_id: UUID | sa.SQLColumnExpression[UUID], *, now: datetime
+) -> sa.ColumnElement[bool]:
+    return sa.false() if own is None else households.living_with(session, own, resident_id, now=now)

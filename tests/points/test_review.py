@@ -42,7 +42,7 @@ from server.access import Role
 from server.database import new_id
 from server.notices.models import Notice
 from server.people import code_limits
-from server.people.models import HouseholdMember
+from server.people.models import Household, HouseholdMember, HouseholdStay
 from server.places.models import Division
 from server.settings import PLACES_DATA
 
@@ -316,6 +316,64 @@ def test_nobody_decides_about_themself_their_household_or_what_they_confirmed(
     assert (activity(session, son, his)[0], activity(session, son, confirmed)[0]) == ("awarded", "held")
     twice = {"decisions": [{"case_id": str(his), "verdict": "denied", "reason": "两次"}] * 2}
     assert client.post(MANY, json=twice, headers=reviewer.headers).status_code == 422
+
+
+@pytest.mark.parametrize("how", ["themself", "together", "left-lately", "reviewer-left-lately"])
+def test_cases_about_ones_own_household_are_not_read_either(
+    client: FlaskClient,
+    session: Session,
+    alice: UUID,
+    make_resident: Callable[..., UUID],
+    make_reviewer: Callable[..., Reviewer],
+    how: str,
+) -> None:
+    mother, unlinked, colleague = make_reviewer(link=False), make_reviewer(link=False), make_reviewer()
+    son, neighbour, long_gone = (alice if how == "themself" else make_resident()), make_resident(), make_resident()
+    household, theirs = new_id(), new_id()
+    left_at = {alice: how == "reviewer-left-lately", son: how == "left-lately"}
+    stays = {each: NOON - timedelta(days=1) for each, lately in left_at.items() if lately} | {
+        long_gone: NOON - timedelta(days=300)
+    }
+    with owner(session, unguarded=True):
+        session.add(Household(id=household, created_at=NOON - timedelta(days=400), member_count=1))
+        session.add_all(
+            HouseholdMember(resident_id=each, household_id=home, member_id=new_id(), joined_at=NOON)
+            for each, home in {alice: household, son: household, neighbour: theirs}.items()
+            if each not in stays
+        )
+        session.flush()
+        session.add_all(
+            HouseholdStay(resident_id=each, household_id=household, joined_at=left - timedelta(days=9), left_at=left)
+            for each, left in stays.items()
+        )
+        session.flush()
+    declared(session, mother.id, alice)
+    (his,), (next_door,), (old,) = (held_claims(session, each) for each in (son, neighbour, long_gone))
+
+    def listed(by: Reviewer, **query: Any) -> list[UUID]:
+        return ids(client.get(CASES, query_string=query, headers=by.headers))
+
+    def read(by: Reviewer, case_id: UUID) -> int:
+        return client.get(f"{CASES}/{case_id}", headers=by.headers).status_code
+
+    def filed(by: Reviewer) -> list[Any]:
+        (producer,) = exported.PRODUCERS
+        arguments = {"within": None, "from": "2026-11-18", "to": "2026-11-18"}
+        return [row[0] for row in producer.rows(session, by.actor, arguments)]
+
+    assert listed(mother) == filed(mother) == [next_door, old]
+    assert listed(mother, resident_id=str(son)) == []
+    # A page is whole without what is left out.
+    assert listed(mother, limit=1) == [next_door]
+    assert [read(mother, each) for each in (his, next_door, old)] == [404, 200, 200]
+    assert code(decide(client, mother, his)) == (403, "serves-own-household")
+    for other in (colleague, unlinked):
+        assert listed(other) == filed(other) == [his, next_door, old]
+        assert read(other, his) == 200
+    # Plain counts tell nothing of anybody.
+    times = client.get("/api/v1/review/service-times", headers=mother.headers).json
+    assert times is not None
+    assert times["kinds"][0]["standing"] == 3
 
 
 # Appeals
