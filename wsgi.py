@@ -81,6 +81,7 @@ import points.travel.commands
 import points.travel.jobs
 import points.travel.routes
 import points.waste.catalogue.routes
+import points.waste.drops.bags
 import points.waste.drops.commands
 import points.waste.drops.dropping
 import points.waste.drops.jobs
@@ -277,6 +278,7 @@ def create_app(settings: Settings | None = None) -> Flask:
     detecting.install(app, DETECTORS, positions=points.waste.sites.opening.positions)
     scan_kinds.install(app, SCAN_KINDS)
     feed.install_site_check(points.waste.sites.opening.partner_check)
+    feed.install_pay_once(points.waste.drops.bags.pay_once)
     releasing.install_partner_budget(feed.take_late)
     tables.install(app, PUBLIC_TABLES)
     try:

@@ -34,6 +34,7 @@ class Reason(enum.StrEnum):
     UNSORTED = "unsorted"
     SPOT_CHECK_FAILED = "spot-check-failed"
     SEQUENCE_USED = "sequence-used"
+    SAME_BAG = "same-bag"
     WEIGHING_DISPUTED = "weighing-disputed"
     WEIGHING_CORRECTED = "weighing-corrected"
     # Travel
@@ -123,6 +124,10 @@ REASON_TEXTS: Mapping[Reason, tuple[str, str]] = {
     Reason.CATEGORY_NOT_TAKEN: ("该投放点不收此类垃圾", "This site does not take this category"),
     Reason.UNSORTED: ("督导员检查为混投或不合格", "The supervisor found it badly sorted or mixed"),
     Reason.SPOT_CHECK_FAILED: ("抽查不合格, 积分已撤回", "It failed a spot check, and its points were taken back"),
+    Reason.SAME_BAG: (
+        "同一袋垃圾已有更可靠或更早的记录, 不重复计分",
+        "The same bag has a more reliable or an earlier record, and is paid once",
+    ),
     Reason.SEQUENCE_USED: ("设备的这一次投放已经计分", "This act of the device has been paid already"),
     Reason.WEIGHING_DISPUTED: ("称重结果有争议, 等待复核", "The weighing is disputed and waits for a review"),
     Reason.WEIGHING_CORRECTED: (

@@ -14,13 +14,14 @@ from psycopg.errors import ExclusionViolation
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
-from points.earning import pricing, steps
+from points.earning import bounds, pricing, steps
 from points.earning.award import pay_recorded, pay_restored
 from points.earning.claims import Award, Claim, Reason
+from points.earning.counts import AlreadyRevoked
 from points.earning.models import Activity, Behaviour, Grade, Outcome
 from points.earning.pricing import Priced, Tariffs
 from points.ledger.models import Transfer
-from server.clock import business_day
+from server.clock import business_day, week_start
 from server.database import new_id
 from server.errors import Conflict, NotFound
 from server.people.models import Resident
@@ -123,6 +124,36 @@ def overturn(session: Session, resident_id: UUID, activity_id: UUID, *, now: dat
         # A held walk was covered when it was held: its steps are not paid beside it.
         steps.cover(session, resident_id, activity.started_at, activity.ended_at, activity.distance_m)
     return award
+
+
+# Day 0 is Monday; the column's name is made of a number from 0 to 6.
+_FREE_CAP = {
+    day: sa.text(
+        f"UPDATE cap_usage SET day_{day} = day_{day} - :points "  # noqa: S608 -- a number
+        f"WHERE resident_id = :resident_id AND cap_group = :cap_group AND week_on = :week_on AND day_{day} >= :points"
+    )
+    for day in range(7)
+}
+
+
+def free_share(session: Session, resident_id: UUID, activity_id: UUID) -> None:
+    """Give back what a paid claim has used of caps and bounds, ahead of the stronger record that takes its place.
+
+    Otherwise a household at its limit would be paid less for two records of one act than for the stronger one alone.
+    The activity stays locked by a write, and the caller takes its points back in the same transaction. One that is not
+    paid, or no longer, has nothing to give.
+    """
+    try:
+        activity = _locked(session, resident_id, activity_id, (Outcome.AWARDED,), AlreadyRevoked)
+    except AlreadyRevoked:
+        return
+    tariffs = pricing.current(session)
+    row = _row_of(activity, tariffs)
+    if row.cap_group is not None:
+        keys = {"resident_id": resident_id, "cap_group": row.cap_group, "week_on": week_start(row.business_day)}
+        session.execute(_FREE_CAP[row.business_day.weekday()], {**keys, "points": row.priced_points})
+    paid = session.get(Transfer, (resident_id, activity_id))
+    bounds.give_back(session, row, 0 if paid is None else paid.points, tariffs)
 
 
 def _locked(

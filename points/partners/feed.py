@@ -2,9 +2,10 @@
 
 import hashlib
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
+from typing import Protocol
 from uuid import UUID
 
 import msgspec
@@ -32,11 +33,26 @@ SiteRefusal = Callable[[str, str, str | None, str | None, datetime], Reason | No
 SiteCheck = Callable[[Session], SiteRefusal]
 
 
+class PayOnce(Protocol):
+    """Pays what was told, but no bag that another record was paid for."""
+
+    def __call__(
+        self,
+        session: Session,
+        told: Sequence[pricing.Priced],
+        pay: Callable[[Collection[int]], list[Award]],
+        *,
+        now: datetime,
+    ) -> list[Award]:
+        """Call `pay`, as often as it takes, with the numbers of those that it is to refuse; its last answer."""
+
+
 class _Checks:
     """What the application has installed: this room knows no sites, and the room of sites knows no feed."""
 
     def __init__(self) -> None:
         self.site: SiteCheck | None = None
+        self.pay_once: PayOnce | None = None
 
 
 _checks = _Checks()
@@ -45,6 +61,11 @@ _checks = _Checks()
 def install_site_check(check: SiteCheck) -> None:
     """Ask this of every drop and weighing. Called once per batch; what it gives is called once per line."""
     _checks.site = check
+
+
+def install_pay_once(pay_once: PayOnce) -> None:
+    """Let this pay what a batch tells, so that a bag that others have told of is paid once."""
+    _checks.pay_once = pay_once
 
 
 class TooManyLines(PayloadTooLarge):
@@ -255,11 +276,28 @@ def _award_lines(
         priced.append(row)
     for n in sequences.used_before(session, partner.code, acts, now=now):
         priced[n].reason, priced[n].outcome = Reason.SEQUENCE_USED, None
-    awards = award_priced(session, priced, bound.homes, tariffs=tariffs, now=now)
+    awards = _award_once(session, priced, bound, tariffs, now=now)
     for (position, number), award in zip(positions, awards, strict=True):
         outcomes[position] = _line_outcome(number, award)
     _take_from_budget(session, partner, business_day(now), sum(award.points for award in awards))
     return outcomes
+
+
+def _award_once(
+    session: Session, priced: Sequence[pricing.Priced], bound: _Bound, tariffs: pricing.Tariffs, *, now: datetime
+) -> list[Award]:
+    if _checks.pay_once is None:
+        return award_priced(session, priced, bound.homes, tariffs=tariffs, now=now)
+    as_priced = [(row.reason, row.outcome) for row in priced]
+
+    def pay(refused: Collection[int]) -> list[Award]:
+        for row, (reason, outcome) in zip(priced, as_priced, strict=True):
+            row.reason, row.outcome = reason, outcome
+        for n in refused:
+            priced[n].reason, priced[n].outcome = Reason.SAME_BAG, None
+        return award_priced(session, priced, bound.homes, tariffs=tariffs, now=now)
+
+    return _checks.pay_once(session, priced, pay, now=now)
 
 
 def _site_refusal(refusal_of: SiteRefusal, partner_code: str, event: events.Event) -> Reason | None:

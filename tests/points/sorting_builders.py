@@ -8,7 +8,7 @@ from uuid import UUID
 
 from sqlalchemy.orm import Session
 
-from points.waste.drops import plans
+from points.waste.drops import plans, spot_checks
 from points.waste.drops.models import DropPath
 from points.waste.drops.plans import PlanFile
 from points.waste.sites import importing, opening, registry
@@ -90,3 +90,12 @@ def code_of(data_key: bytes, resident_id: UUID, at: datetime | None = None) -> s
 def bags(**findings: str) -> list[dict[str, str]]:
     """Bags by category."""
     return [{"category": category, "finding": finding} for category, finding in findings.items()]
+
+
+def drawn_now(session: Session, data_key: bytes) -> int:
+    """Draw from all that was recorded up to now; the number of new checks."""
+    to, checks, more = spot_checks.begin_drawing(session), 0, True
+    while more:
+        made = spot_checks.draw(session, to=to, data_key=data_key, now=now())
+        checks, more = checks + made.checks, made.more
+    return checks

@@ -6,11 +6,15 @@ of them (Hájek's estimator); its variance is that of the linearised residuals u
 Σ (1 − π)/π² (y − p)² ÷ N² (Särndal, Swensson and Wretman 1992, 5.7). Checks that nobody made in time count as missing
 at random within their path: the others of the path stand for them, and the report says how many there were.
 
+A failed check that an appeal has overturned counts as passed: another person has looked at what was found and decided
+that the drop was good, and that is the latest that is known of it. To leave it out would treat it as missing at random,
+which a check that somebody fought over is not. A record that another one of the same bag has replaced counts nowhere:
+its bag stands in the population once, under the record that was paid.
+
 The interval is Wilson's (1927) at the effective sample size that the variance implies, so that it stays within 0 and 1
 and has a width when every check passed.
 """
 
-import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import date
@@ -18,10 +22,12 @@ from datetime import date
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
+from points.earning.claims import Reason
+from points.review.models import Case, CaseKind, Verdict
+from points.waste.drops import spot_checks
 from points.waste.drops.models import CheckState, DropPath, SpotCheck
+from points.wilson import wilson
 from server.access import Actor
-
-Z_95 = 1.959963984540054
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,10 +96,23 @@ def _interval(share: float, drops: float, weights: list[tuple[Stratum, float]]) 
     else:
         # All alike: Kish's effective size of the weights (1965).
         effective = drops**2 / sum(weight**2 * (each.passed + each.failed) for each, weight in weights)
-    square = Z_95 * Z_95 / effective
-    middle = (share + square / 2) / (1 + square)
-    half = Z_95 / (1 + square) * math.sqrt(share * (1 - share) / effective + square / (4 * effective))
-    return max(middle - half, 0.0), min(middle + half, 1.0)
+    low, high = wilson(share, effective)
+    return max(low, 0.0), min(high, 1.0)
+
+
+def _overturned() -> sa.Exists:
+    """Whether an appeal against the failed check was upheld."""
+    return sa.exists().where(
+        Case.resident_id == SpotCheck.resident_id,
+        Case.activity_id == SpotCheck.activity_id,
+        Case.kind == CaseKind.APPEAL,
+        Case.reason == Reason.SPOT_CHECK_FAILED.value,
+        Case.verdict == Verdict.GRANTED,
+    )
+
+
+def _has_passed() -> sa.ColumnElement[bool]:
+    return sa.or_(SpotCheck.state == CheckState.PASSED, sa.and_(SpotCheck.state == CheckState.FAILED, _overturned()))
 
 
 def of_scope(
@@ -107,13 +126,14 @@ def of_scope(
         sa.select(
             SpotCheck.path,
             SpotCheck.probability,
-            sa.func.count().filter(SpotCheck.state == CheckState.PASSED).label("passed"),
-            sa.func.count().filter(SpotCheck.state == CheckState.FAILED).label("failed"),
+            sa.func.count().filter(_has_passed()).label("passed"),
+            sa.func.count().filter(SpotCheck.state == CheckState.FAILED, ~_overturned()).label("failed"),
             sa.func.count().filter(SpotCheck.state == CheckState.UNCHECKED).label("unchecked"),
         )
         .where(
             SpotCheck.community_code.startswith(actor.division or "-"),
             SpotCheck.business_day.between(starts_on, ends_on),
+            ~spot_checks.replaced(),
         )
         .group_by(SpotCheck.path, SpotCheck.probability)
         .order_by(SpotCheck.path, SpotCheck.probability)

@@ -1,7 +1,8 @@
 """Recording what is brought to a sorting site: graded by a supervisor, read by a device, or declared by the resident.
 
-The fourth way, a partner's smart bin, comes through the signed feed. All end in the one award path, and none says a
-word about spot-checks: those are drawn later, by a job (see `spot_checks`).
+The fourth way, a partner's smart bin, comes through the signed feed. All end in the one award path, where a bag that
+two of them tell of is paid once (see `bags`), and none says a word about spot-checks: those are drawn later, by a job
+(see `spot_checks`).
 """
 
 from collections.abc import Mapping, Sequence
@@ -13,9 +14,9 @@ from uuid import UUID
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
-from points.earning.award import award
 from points.earning.claims import Award, Claim, Reason
 from points.earning.models import Behaviour, Grade
+from points.waste.drops import bags as same_bags
 from points.waste.drops import plans, site_codes
 from points.waste.drops.models import DropPath, Finding, Identified, SortingDrop
 from points.waste.drops.site_codes import ShownSiteCode
@@ -244,7 +245,7 @@ def _claim(visit: Visit, bag: Bag, external_id: str, *, now: datetime) -> Claim:
 def _award(
     session: Session, visit: Visit, scan_id: UUID, bags: Sequence[Bag], claims: Sequence[Claim], *, now: datetime
 ) -> Dropped:
-    awards = award(session, claims, now=now)
+    awards = same_bags.award_once(session, claims, now=now)
     rows = [
         {
             "resident_id": visit.resident_id,

@@ -2,18 +2,19 @@
 
 import procrastinate
 import structlog
-from flask import current_app
+from sqlalchemy.orm import Session
 
 from points.waste.drops import spot_checks
 from server.clock import now
 from server.database import run_transaction
 from server.jobs import run_rounds
-from server.settings import Settings
+from server.settings import settings
 
 tasks = procrastinate.Blueprint()
 log = structlog.get_logger()
 
 ROUNDS_MAX = 100
+DRAWING_ROUNDS_MAX = 1000  # five million drops, or six weeks in which no worker ran
 
 
 @tasks.periodic(cron="*/5 * * * *")
@@ -24,9 +25,16 @@ def draw_spot_checks(timestamp: int) -> None:
 
 
 def draw_now() -> int:
-    """Draw; the number of new checks."""
-    settings: Settings = current_app.extensions["tanpuhui_settings"]
-    return run_transaction(lambda session: spot_checks.draw(session, data_key=settings.data_key, now=now()))
+    """Draw in small transactions until all is drawn from that was recorded up to now; the number of new checks."""
+    to, drawn = run_transaction(spot_checks.begin_drawing), {}
+
+    def draw_round(session: Session) -> int:
+        made = spot_checks.draw(session, to=to, data_key=settings().data_key, now=now())
+        drawn[made.since] = made.checks  # by where it began: a round that is done again counts once
+        return int(made.more)
+
+    run_rounds(draw_round, rounds_max=DRAWING_ROUNDS_MAX)
+    return sum(drawn.values())
 
 
 @tasks.periodic(cron="7 * * * *")

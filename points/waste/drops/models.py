@@ -55,6 +55,8 @@ class SortingDrop(Base):
 
     __table_args__ = (
         sa.ForeignKeyConstraint(["resident_id", "activity_id"], ["activity.resident_id", "activity.id"]),
+        # Another record of the same bag is looked for at each payment.
+        sa.Index("sorting_drop_dropped_at_ix", "resident_id", "dropped_at"),
         sa.CheckConstraint(
             "(path <> 'supervisor' OR staff_id IS NOT NULL) AND (path <> 'site-code' OR staff_id IS NULL)",
             name="supervisor",

@@ -109,6 +109,9 @@ def load(session: Session, files: list[PlanFile]) -> list[str]:
             if stored.content_sha256 != file.content_sha256:
                 raise SortingPlanError(f"{stored.id} is loaded with other content: give the change a new id")
             continue
+        same_day = sa.select(SortingPlan.id).where(SortingPlan.valid_from == file.head["valid_from"])
+        if (other := session.scalar(same_day)) is not None:
+            raise SortingPlanError(f"{file.head['id']}: {other} holds from the same day, {file.head['valid_from']}")
         session.add(SortingPlan(**file.head, content_sha256=file.content_sha256))
         session.flush()
         session.add_all(

@@ -7,7 +7,8 @@ answer, and not the time it takes, can tell. Staff see the checks of their scope
 they graded themselves or that their own household brought.
 """
 
-from collections.abc import Iterator
+from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Any
@@ -25,7 +26,7 @@ from points.waste.drops.dropping import SOURCES
 from points.waste.drops.models import CheckState, DropPath, SpotCheck, SpotCheckMark
 from points.waste.drops.plans import DropPlan
 from points.waste.sites import opening
-from points.waste.sites.opening import OpenSite, Sites
+from points.waste.sites.opening import Sites
 from server import audit
 from server.access import Actor
 from server.crypto import keyed_hash
@@ -41,6 +42,9 @@ from server.people.staff_links import ServesOwnHousehold, StaffUnlinked
 # and was not there at the last drawing never comes.
 LOOK_BACK = timedelta(minutes=30)
 EXPIRED_AT_ONCE_MAX = 1000
+DRAWN_FROM_AT_ONCE = 5000
+# What a round sorts by time is bounded as well, so that a backlog of days is not sorted anew in each round.
+DRAWN_SPAN = timedelta(hours=1)
 
 _PURPOSE = "spot-check"
 _PATHS = {source: path for path, source in SOURCES.items()}
@@ -65,31 +69,56 @@ def is_sampled(data_key: bytes, activity_id: UUID, probability: Decimal) -> bool
     return drawn < int(probability * (1 << 64))
 
 
-def draw(session: Session, *, data_key: bytes, now: datetime) -> int:
-    """Draw from all drops that were recorded since the last drawing; the number of new checks.
+@dataclass(frozen=True, slots=True)
+class DrawingRound:
+    """One round of a drawing: from which instant of recording it went on, what it drew, and whether that was all."""
 
-    Held drops are drawn from as well: they may still be paid. Drawing twice draws the same.
+    since: datetime
+    checks: int
+    more: bool
+
+
+def begin_drawing(session: Session) -> datetime:
+    """Begin to draw: up to which instant of recording, which the rounds are given.
+
+    The mark goes back by LOOK_BACK, for what was not committed yet when it was last passed. Where the rounds stop
+    half-way, the next drawing goes back from there.
     """
-    to = session.scalar(sa.select(sa.func.clock_timestamp()))
-    if to is None:
-        raise AssertionError("the database has no clock")
+    to: datetime = session.execute(sa.select(sa.func.clock_timestamp())).scalar_one()
     mark = session.scalar(sa.select(SpotCheckMark.drawn_to))
-    since = (to if mark is None else min(mark, to)) - LOOK_BACK
+    _move_mark(session, (to if mark is None else min(mark, to)) - LOOK_BACK)
+    return to
+
+
+def draw(session: Session, *, to: datetime, data_key: bytes, now: datetime) -> DrawingRound:
+    """Draw from at most DRAWN_FROM_AT_ONCE drops after the mark, and those recorded with the last, and move the mark.
+
+    The mark stands in the same transaction as the checks, so a round that fails is done again and none is left out.
+    Held drops are drawn from as well: they may still be paid. What another record of the same bag has replaced, or was
+    paid before, is not. Drawing twice draws the same.
+    """
+    since: datetime = session.scalars(sa.select(SpotCheckMark.drawn_to)).one()
+    until = min(since + DRAWN_SPAN, to)
     known, sites = plans.read(session), opening.current(session)
-    checks = [
-        check for row in _recorded(session, since) if (check := _check_of(row, known, sites, data_key, now)) is not None
-    ]
+    rows = _recorded(session, since, until)
+    checks = [check for row in rows if (check := _check_of(row, known, sites, data_key, now)) is not None]
     drawn = 0
     if checks:
         made = session.scalars(insert(SpotCheck).on_conflict_do_nothing().returning(SpotCheck.id), checks)
         drawn = len(made.all())
+    reached = until if len(rows) < DRAWN_FROM_AT_ONCE else rows[-1].recorded_at
+    _move_mark(session, max(reached, since))
+    return DrawingRound(since, drawn, more=reached < to)
+
+
+def _move_mark(session: Session, to: datetime) -> None:
     moved = insert(SpotCheckMark).values(one=True, drawn_to=to)
     session.execute(moved.on_conflict_do_update(index_elements=["one"], set_={"drawn_to": to}))
-    return drawn
 
 
-def _recorded(session: Session, since: datetime) -> Iterator[Any]:
+def _recorded(session: Session, since: datetime, until: datetime) -> Sequence[Any]:
     wanted = sa.select(
+        Activity.recorded_at,
         Activity.resident_id,
         Activity.id,
         Activity.mode,
@@ -102,13 +131,14 @@ def _recorded(session: Session, since: datetime) -> Iterator[Any]:
         Activity.business_day,
         Activity.started_at,
     ).where(
-        Activity.recorded_at >= since,
+        Activity.recorded_at > since,
+        Activity.recorded_at <= until,
         Activity.behaviour == Behaviour.SORTING,
         Activity.outcome.in_([Outcome.AWARDED, Outcome.HELD]),
         Activity.source != releasing.RESTORED,  # it was looked at, and then given back by a person
     )
-    with session.execute(wanted, execution_options={"yield_per": 5000}) as found:
-        yield from found
+    # With what was recorded in the same instant as the last one, or the mark would pass it by.
+    return session.execute(wanted.order_by(Activity.recorded_at).fetch(DRAWN_FROM_AT_ONCE, with_ties=True)).all()
 
 
 def _check_of(row: Any, known: list[DropPlan], sites: Sites, data_key: bytes, now: datetime) -> dict[str, Any] | None:
@@ -116,7 +146,7 @@ def _check_of(row: Any, known: list[DropPlan], sites: Sites, data_key: bytes, no
     plan = plans.on(known, row.business_day)
     if path is None or plan is None:
         return None
-    site = _site_of(sites, path, row)
+    site = opening.of_activity(sites, row)
     probability = plan.probability(path, None if site is None else site.form)
     if not is_sampled(data_key, row.id, probability):
         return None
@@ -138,13 +168,6 @@ def _check_of(row: Any, known: list[DropPlan], sites: Sites, data_key: bytes, no
     }
 
 
-def _site_of(sites: Sites, path: DropPath, row: Any) -> OpenSite | None:
-    if path is not DropPath.SMART_BIN:
-        return sites.by_code.get(row.site)
-    device = row.device.removeprefix(f"{row.source}:") if row.device else None
-    return sites.of_partner(row.source, row.site or "", device)
-
-
 def list_checks(
     session: Session, actor: Actor, *, state: CheckState, limit: int, cursor: str | None
 ) -> Page[SpotCheck]:
@@ -155,8 +178,21 @@ def list_checks(
     return page_of(session.scalars(wanted).all(), limit, lambda row: (row.id,))
 
 
+def replaced() -> sa.Exists:
+    """Whether another record of the same bag was paid in place of a check's: its bag counts, and is checked, there."""
+    return sa.exists().where(
+        Activity.resident_id == SpotCheck.resident_id,
+        Activity.id == SpotCheck.activity_id,
+        Activity.outcome.in_([Outcome.REVERSED, Outcome.REFUSED]),
+        Activity.reason == Reason.SAME_BAG.value,
+    )
+
+
 def _visible(session: Session, actor: Actor) -> sa.Select[SpotCheck]:
-    """The checks of the actor's scope, without drops that they graded, and those of their own household."""
+    """The checks of the actor's scope, without drops that they graded, and those of their own household.
+
+    Nor those of records that another one of the same bag has replaced: they run out, and count nowhere.
+    """
     if session.get(StaffLink, actor.id, populate_existing=True) is None:
         raise StaffUnlinked
     own = sa.select(StaffLink.resident_id).where(StaffLink.staff_id == actor.id, StaffLink.resident_id.is_not(None))
@@ -166,6 +202,7 @@ def _visible(session: Session, actor: Actor) -> sa.Select[SpotCheck]:
         SpotCheck.community_code.startswith(actor.division or "-"),
         sa.or_(SpotCheck.staff_id.is_(None), SpotCheck.staff_id.not_in(staff_links.accounts_of(session, actor.id))),
         SpotCheck.resident_id.not_in(own.union(living)),
+        ~replaced(),
     )
 
 

@@ -12,8 +12,6 @@ from server.settings import settings
 
 recycling = AppGroup("recycling", help="What is recycled, and when collectors come.")
 
-TIMETABLE_FILE = "collection-timetable.toml"  # if the district has written one; plans are also made over HTTP
-
 
 @recycling.command("load")
 def load_recycling() -> None:
@@ -21,7 +19,7 @@ def load_recycling() -> None:
     folder = settings().district_folder
     try:
         files = materials.read_folder(folder)
-        plans = timetable.read_timetable(folder / TIMETABLE_FILE)
+        plans = timetable.read_timetable(folder / timetable.TIMETABLE_FILE)
         added = run_transaction(lambda session: materials.load(session, files, now=now()))
         planned = run_transaction(lambda session: timetable.load_timetable(session, plans, now=now()))
     except (CatalogueError, TimetableError) as error:

@@ -10,6 +10,7 @@ from uuid import UUID
 
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from points.waste.orders.models import CAPACITY_MAX, DAYS_MAX, CollectionDay, CollectionPlan, PlanKind
@@ -23,6 +24,7 @@ from server.paging import Page, decode, page_of
 from server.places.divisions import division_for
 from server.places.positions import Datum, Position
 
+TIMETABLE_FILE = "collection-timetable.toml"  # if the district has written one; plans are also made over HTTP
 FILE_BYTES_MAX = 200_000
 PLANS_LOADED_MAX = 2000
 AHEAD_DAYS_MAX = 60
@@ -237,22 +239,48 @@ def read_timetable(path: Path) -> list[dict[str, Any]]:
     plans = content.pop("plans", [])
     if content or not isinstance(plans, list) or len(plans) > PLANS_LOADED_MAX:
         raise TimetableError(f"{path.name}: at most {PLANS_LOADED_MAX} [[plans]] and nothing else")
+    return [_read_plan(f"{path.name}, plan {number}", plan) for number, plan in enumerate(plans, 1)]
+
+
+def _read_plan(where: str, plan: Any) -> dict[str, Any]:
     try:
-        return [_checked(_of_file(plan)) for plan in plans]
-    except (TypeError, ValueError, KeyError, PlanRefused) as error:
-        raise TimetableError(f"{path.name}: {error}") from error
+        return _checked(_of_file(plan))
+    except KeyError as error:
+        raise TimetableError(f"{where}: lacks {error}") from error
+    except (TypeError, ValueError, PlanRefused) as error:
+        raise TimetableError(f"{where}: {error}") from error
 
 
 def load_timetable(session: Session, plans: Sequence[Mapping[str, Any]], *, now: datetime) -> int:
-    """Add the plans whose codes are not known; what people changed since stays. How many were added."""
+    """Add the plans whose codes are not known; what people changed since stays. How many were added.
+
+    Raises TimetableError, which names the plan: its division is not known, or the database refuses it.
+    """
     known = set(session.scalars(sa.select(CollectionPlan.code)))
-    new = [plan for plan in plans if plan["code"] not in known]
-    for plan in new:
-        add_plan(session, plan, created_by=None, now=now)
+    new = [(number, plan) for number, plan in enumerate(plans, 1) if plan["code"] not in known]
+    for number, plan in new:
+        where = f"{TIMETABLE_FILE}, plan {number} ({plan['code']})"
+        try:
+            with session.begin_nested():
+                add_plan(session, plan, created_by=None, now=now)
+        except NotFound as error:
+            raise TimetableError(f"{where}: there is no division {plan['division']}") from error
+        except DomainError as error:
+            raise TimetableError(f"{where}: {error}") from error
+        except IntegrityError as error:
+            name = getattr(getattr(error.orig, "diag", None), "constraint_name", None)
+            taken = name in PlanCodeTaken.constraints
+            raise TimetableError(f"{where}: {PlanCodeTaken.title_en if taken else f'refused by {name}'}") from error
     return len(new)
 
 
-def _of_file(plan: Mapping[str, Any]) -> dict[str, Any]:
+def _of_file(plan: Any) -> dict[str, Any]:
+    if not isinstance(plan, dict):
+        raise TypeError("a plan is a table")
+    if not all(type(day) is date for name in ("days", "closed_days") for day in plan.get(name, [])):
+        raise TypeError("days and closed_days are days")
+    if not all(type(plan.get(name, 0.0)) in (int, float) for name in ("longitude", "latitude")):
+        raise TypeError("longitude and latitude are degrees")
     hours = {"starts_minute": _minute(plan["starts"]), "ends_minute": _minute(plan["ends"])}
     values = {name: value for name, value in plan.items() if name not in ("starts", "ends")}
     return {"demonstration": str(plan["code"]).startswith("demo-"), **values, **hours}

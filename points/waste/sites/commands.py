@@ -9,7 +9,6 @@ from points.waste.sites import importing
 from points.waste.sites.importing import SiteDataError
 from server.clock import now
 from server.database import run_transaction
-from server.errors import DomainError
 
 sites = AppGroup("sites", help="Sorting sites and collection points.")
 
@@ -21,7 +20,7 @@ def import_sites(path: Path) -> None:
     try:
         entries = importing.read_file(path)
         done = run_transaction(lambda session: importing.load(session, entries, now=now()))
-    except (SiteDataError, DomainError) as error:
+    except SiteDataError as error:
         raise click.ClickException(str(error)) from error
     click.echo(
         f"sites: {done['added']} added, {done['changed']} changed, {done['unchanged']} as before, from {path.name}",

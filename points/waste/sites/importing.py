@@ -13,14 +13,24 @@ from datetime import date, datetime
 from pathlib import Path
 from typing import Any
 
+from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from points.waste.sites import opening, registry
 from points.waste.sites.models import CODE, Category, Site, SiteForm, SiteKind
 from points.waste.sites.opening import WEEKDAYS, Plan
-from points.waste.sites.registry import SiteEntry
+from points.waste.sites.registry import (
+    PartnerSiteTaken,
+    SiteDaysRefused,
+    SiteDeviceTaken,
+    SiteEntry,
+    SiteHoursRefused,
+    SitePartnerUnknown,
+)
 from server.clock import business_day
 from server.data_files import parse_toml, read_text
+from server.errors import DomainError, InvalidRequest
+from server.places.divisions import CommunityUnknown, community_for
 from server.places.positions import Datum
 
 FILE_BYTES_MAX = 10_000_000
@@ -111,8 +121,9 @@ def _entry(where: str, row: Mapping[str, Any], demonstration: bool) -> SiteEntry
             partner_site=_text(row, "partner_site", 64, "[!-~]+") if "partner_site" in row else None,
             devices=_words(row.get("devices", [])),
             demonstration=demonstration,
+            where=where,
         )
-    except ValueError as error:
+    except (ValueError, TypeError) as error:
         raise SiteDataError(f"{where}: {error}") from error
     if not all(re.fullmatch("[a-z0-9-]{2,40}:[!-~]{1,39}", device) for device in entry.devices):
         raise SiteDataError(f"{where}: devices are written as partner:device")
@@ -195,22 +206,47 @@ def load(session: Session, entries: list[SiteEntry], *, now: datetime) -> Counte
 
     Changed hours hold from today. Sites that the file does not name stay.
 
-    Raises CommunityUnknown, SiteDeviceTaken, PartnerSiteTaken, SitePartnerUnknown, SiteDataError.
+    Raises SiteDataError, which names the row: its community or partner is not known, its device or its partner's site
+    is another's.
     """
     done: Counter[str] = Counter()
     for entry in entries:
-        stored = session.get(Site, entry.code, populate_existing=True)
-        if stored is None:
-            registry.add(session, entry, now=now)
-            done["added"] += 1
-            continue
-        if stored.kind is not entry.kind:
-            raise SiteDataError(f"{entry.code}: a {stored.kind.value} does not become a {entry.kind.value}")
-        changes = _changes(session, stored, entry, business_day(now))
-        if changes:
-            registry.change(session, stored, changes, version=stored.version, now=now)
-        done["changed" if changes else "unchanged"] += 1
+        row = f"{entry.where or 'a site'} ({entry.code})"
+        try:
+            with session.begin_nested():
+                done[_bring(session, entry, now=now)] += 1
+        except CommunityUnknown as error:
+            raise SiteDataError(f"{row}: there is no community {entry.community_code}") from error
+        except DomainError as error:
+            raise SiteDataError(f"{row}: {error}") from error
+        except IntegrityError as error:
+            raise SiteDataError(f"{row}: {_refusal(error, entry)}") from error
     return done
+
+
+def _bring(session: Session, entry: SiteEntry, *, now: datetime) -> str:
+    stored = session.get(Site, entry.code, populate_existing=True)
+    if stored is None:
+        registry.add(session, entry, now=now)
+        return "added"
+    if stored.kind is not entry.kind:
+        raise InvalidRequest(f"a {stored.kind.value} does not become a {entry.kind.value}")
+    changes = _changes(session, stored, entry, business_day(now))
+    if "community_code" in changes:
+        community_for(session, entry.community_code, business_day(now))
+    if changes:
+        registry.change(session, stored, changes, version=stored.version, now=now)
+    return "changed" if changes else "unchanged"
+
+
+_REFUSALS = (SitePartnerUnknown, PartnerSiteTaken, SiteDeviceTaken, SiteHoursRefused, SiteDaysRefused)
+
+
+def _refusal(error: IntegrityError, entry: SiteEntry) -> str:
+    name = getattr(getattr(error.orig, "diag", None), "constraint_name", None) or "a constraint"
+    if name in SitePartnerUnknown.constraints:
+        return f"there is no partner {entry.partner_code}"
+    return next((kind.title_en for kind in _REFUSALS if name in kind.constraints), f"the database refuses it ({name})")
 
 
 def _changes(session: Session, stored: Site, entry: SiteEntry, today: date) -> dict[str, Any]:

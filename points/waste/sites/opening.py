@@ -13,7 +13,7 @@ the end excluded; "00:00-24:00" is open round the clock (定点不限时).
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
 from itertools import pairwise
 from typing import Any
@@ -22,6 +22,7 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from points.earning.claims import Reason
+from points.earning.models import Grade
 from points.waste.sites.models import Site, SiteDevice, SiteForm, SiteKind
 from server.clock import SHANGHAI_FIXED
 from server.kept import Kept
@@ -280,6 +281,15 @@ class Sites:
     by_code: Mapping[str, OpenSite]
     by_partner_site: Mapping[tuple[str, str], OpenSite]
     by_device: Mapping[str, OpenSite]
+    partners_at: Mapping[str, frozenset[str]] = field(init=False)  # who can speak of each site, by its code
+
+    def __post_init__(self) -> None:
+        partners: dict[str, set[str]] = {}
+        for (partner_code, _), site in self.by_partner_site.items():
+            partners.setdefault(site.code, set()).add(partner_code)
+        for device, site in self.by_device.items():
+            partners.setdefault(site.code, set()).add(device.partition(":")[0])
+        self.partners_at = {code: frozenset(named) for code, named in partners.items()}
 
     def of_partner(self, partner_code: str, partner_site: str, device: str | None) -> OpenSite | None:
         """The site that a partner's event speaks of; the device's own, where it is known, before what it is called."""
@@ -333,6 +343,14 @@ def positions(session: Session) -> dict[str, tuple[float, float]]:
 def _point(site: OpenSite) -> tuple[float, float]:
     shown = site.position.in_gcj_02()
     return shown.longitude, shown.latitude
+
+
+def of_activity(sites: Sites, told: Any) -> OpenSite | None:
+    """The site that a claim or an activity of sorting speaks of; None where nobody has told us of it."""
+    if told.grade != Grade.PARTNER_SIGNED:
+        return sites.by_code.get(told.site or "")
+    device = told.device.removeprefix(f"{told.source}:") if told.device else None
+    return sites.of_partner(told.source, told.site or "", device)
 
 
 PartnerCheck = Callable[[str, str, str | None, str | None, datetime], Reason | None]

@@ -105,6 +105,7 @@ class SiteEntry:
     partner_site: str | None = None
     devices: Sequence[str] = ()
     demonstration: bool = False
+    where: str = ""  # the file and the row that it was read from, for messages
 
 
 def create(session: Session, actor: Actor, entry: SiteEntry, *, now: datetime) -> Site:
