@@ -88,6 +88,7 @@ import points.waste.drops.jobs
 import points.waste.drops.routes
 import points.waste.guide.commands
 import points.waste.guide.routes
+import points.waste.orders.booking_routes
 import points.waste.orders.commands
 import points.waste.orders.jobs
 import points.waste.orders.routes
@@ -102,6 +103,7 @@ import server.exports.routes
 import server.files.jobs
 import server.housekeeping
 import server.notices.routes
+import server.people.assisted_household_routes
 import server.people.assisted_routes
 import server.people.code_routes
 import server.people.commands
@@ -135,6 +137,7 @@ BLUEPRINTS = [
     server.people.staff_routes.blueprint,
     server.people.membership_routes.blueprint,
     server.people.assisted_routes.blueprint,
+    server.people.assisted_household_routes.blueprint,
     server.people.code_routes.blueprint,
     server.people.household_routes.blueprint,
     server.people.scanner_routes.blueprint,
@@ -161,6 +164,7 @@ BLUEPRINTS = [
     points.waste.drops.routes.blueprint,
     points.waste.orders.routes.blueprint,
     points.waste.orders.staff_routes.blueprint,
+    points.waste.orders.booking_routes.blueprint,
     campaigns.drives.routes.blueprint,
     campaigns.drives.team_routes.blueprint,
     campaigns.tasks.routes.blueprint,

@@ -68,6 +68,7 @@ class Permission(enum.StrEnum):
     HOUSEHOLD_OWN = "household:own"
     CODE_SCAN = "code:scan"
     CARD_ISSUE = "card:issue"
+    RESIDENT_ASSIST = "resident:assist"
     DEVICE_MANAGE = "device:manage"
     SITE_MANAGE = "site:manage"
     SORTING_CONFIRM = "sorting:confirm"
@@ -121,6 +122,7 @@ PERMISSIONS: dict[Role, frozenset[Permission]] = {
         Permission.DIARY_RECORD,
         Permission.CODE_SCAN,
         Permission.CARD_ISSUE,
+        Permission.RESIDENT_ASSIST,
         Permission.SITE_MANAGE,
         Permission.SORTING_CONFIRM,
         Permission.SPOT_CHECK,
@@ -140,6 +142,8 @@ PERMISSIONS: dict[Role, frozenset[Permission]] = {
         Permission.DIARY_RECORD,
         Permission.SHARE_READ,
         Permission.CARD_ISSUE,
+        # Where the one member of staff of a community lives with the resident.
+        Permission.RESIDENT_ASSIST,
         Permission.SITE_MANAGE,
         Permission.SPOT_CHECK,
         Permission.REVIEW_READ,

@@ -1,6 +1,11 @@
-"""Residents without a phone of their own: registered by staff, to whom they accept the terms on paper."""
+"""Residents without a phone of their own: registered by staff, to whom they accept the terms on paper.
+
+Staff find them again here, or whoever telephones by the number that WeChat has vouched for, and act for them at their
+word: never for themselves or the people they live with, and audited.
+"""
 
 from datetime import datetime
+from uuid import UUID
 
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
@@ -8,10 +13,12 @@ from sqlalchemy.orm import Session
 from server import audit
 from server.access import Actor
 from server.clock import business_day
-from server.database import new_id
-from server.errors import Conflict, InvalidRequest
+from server.database import lock_name, new_id
+from server.errors import Conflict, InvalidRequest, NotFound
+from server.paging import Page, decode, page_of
+from server.people import residents, staff_links
 from server.people.models import Consent, ConsentPurpose, Resident, WechatIdentity
-from server.people.residents import TERMS_TEXT_VERSION
+from server.people.residents import TERMS_TEXT_VERSION, AccountDisabled
 from server.places.divisions import community_for
 
 # Under fourteen only with a guardian's consent (PIPL 31), and there is no guardian's account to give it.
@@ -26,6 +33,82 @@ class RegisteredAlready(Conflict):
         "该社区已登记同名同年出生的居民",
         "A person of this name and year of birth is registered in this community",
     )
+
+
+class HasOwnPhone(Conflict):
+    """Whoever signs in with a phone of their own does this themself."""
+
+    code, title_zh, title_en = (
+        "resident-has-phone",
+        "该居民有自己的手机账号, 请由本人办理",
+        "This resident signs in with a phone of their own, and does this themself",
+    )
+
+
+def is_assisted(session: Session, resident_id: UUID) -> bool:
+    """Whether nobody signs in as this resident."""
+    signs_in = sa.exists().where(WechatIdentity.resident_id == resident_id)
+    return session.scalar(sa.select(~signs_in)) is True
+
+
+def resident_for(session: Session, actor: Actor, resident_id: UUID, *, now: datetime) -> Resident:
+    """A resident, with a phone or without, whose home is in the scope of staff who may act for them.
+
+    Raises NotFound outside the scope, AccountDisabled, StaffUnlinked, ServesOwnHousehold.
+    """
+    resident = session.get(Resident, resident_id, populate_existing=True)
+    if resident is None or resident.community_code is None:
+        raise NotFound
+    actor.require_cover(resident.community_code)
+    if not resident.enabled:
+        raise AccountDisabled
+    staff_links.require_may_serve(session, actor.id, resident_id, now=now)
+    return resident
+
+
+def assisted_for(session: Session, actor: Actor, resident_id: UUID, *, now: datetime) -> Resident:
+    """The same of a resident without a phone. Raises HasOwnPhone, and what resident_for raises."""
+    resident = resident_for(session, actor, resident_id, now=now)
+    if not is_assisted(session, resident_id):
+        raise HasOwnPhone
+    return resident
+
+
+def list_assisted(
+    session: Session, actor: Actor, *, community_code: str, nickname: str | None, limit: int, cursor: str | None
+) -> Page[Resident]:
+    """The residents without a phone of a community in the actor's scope, the earliest registered first.
+
+    `nickname` is the whole name. Raises NotFound outside the scope, BadCursor.
+    """
+    actor.require_cover(community_code)
+    wanted = (
+        sa.select(Resident)
+        .where(
+            Resident.community_code == community_code,
+            ~sa.exists().where(WechatIdentity.resident_id == Resident.resident_id),
+        )
+        .order_by(Resident.resident_id)
+        .limit(limit + 1)
+    )
+    if nickname is not None:
+        wanted = wanted.where(Resident.nickname == nickname)
+    if cursor is not None:
+        wanted = wanted.where(Resident.resident_id > decode(cursor, tuple[UUID])[0])
+    return page_of(session.scalars(wanted).all(), limit, lambda row: (row.resident_id,))
+
+
+def look_up(session: Session, actor: Actor, *, phone: str, data_key: bytes, now: datetime) -> Resident:
+    """Whose number this is, E.164, if they live in the actor's scope: for whoever telephones. The trail keeps it.
+
+    Raises NotFound, the same for a number that nobody has.
+    """
+    found = residents.with_phone(session, phone=phone, data_key=data_key)
+    if found is None or found.community_code is None:
+        raise NotFound
+    actor.require_cover(found.community_code)
+    audit.record(session, actor, "resident.look-up", str(found.resident_id), now=now)
+    return found
 
 
 def register(
@@ -44,8 +127,7 @@ def register(
     if today.year - 1 - born_in < AGE_MIN:
         raise InvalidRequest(errors=[{"pointer": "/born_in", "message": f"Must be {AGE_MIN} years old for certain."}])
     # One at a time for each community, so that two members of staff do not both find the person missing.
-    lock = sa.func.pg_advisory_xact_lock(sa.func.hashtextextended(f"assisted:{community_code}", 0))
-    session.execute(sa.select(lock))
+    lock_name(session, f"assisted:{community_code}")
     known = sa.exists().where(
         Resident.community_code == community_code,
         Resident.nickname == nickname,

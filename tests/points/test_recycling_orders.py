@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 from uuid import UUID
@@ -44,13 +45,14 @@ from points.earning import pricing
 from points.earning.models import Activity
 from points.review.kinds import Decision
 from points.review.models import Case, Verdict
-from points.waste.orders import jobs, materials, orders, settling, timetable, weighing
+from points.waste.orders import booking, jobs, materials, orders, settling, timetable, weighing
 from points.waste.orders.addresses import Doorstep
 from points.waste.orders.materials import CatalogueError
 from points.waste.orders.models import CollectionDay, PlanKind, RecycledMaterial, RecyclingOrder, Unit, Way
 from points.waste.orders.orders import Wish
 from points.waste.orders.settling import CorrectionMissing, CorrectionStands
 from points.waste.orders.slips import Line, faults_of
+from points.waste.orders.timetable import TimetableError
 from server.access import Actor, Role
 from server.clock import now
 from server.database import db, new_id
@@ -639,9 +641,7 @@ def test_a_catalogue_is_loaded_once_and_never_changed(session: Session, place: N
     text = (FOLDER / "catalogue-2026.toml").read_text("utf-8")
     assert materials.load(session, [materials.parse("a", text)], now=now()) == []
     with pytest.raises(CatalogueError, match="other content"):
-        materials.load(
-            session, [materials.parse("a", text.replace("confirm_days = 3", "confirm_days = 2"))], now=now()
-        )
+        materials.load(session, [materials.parse("a", text.replace("confirm_days = 3", "confirm_days = 2"))], now=now())
     for before, after in (
         ('unit = "piece"', 'unit = "jin"'),
         ("confirm_days = 3", "confirm_days = 9"),
@@ -700,18 +700,39 @@ def test_the_districts_own_data_can_be_read() -> None:
     assert named <= {each["key"] for each in factors}
 
 
+def test_a_timetable_that_cannot_be_loaded_says_which_plan_and_why(session: Session, tmp_path: Path) -> None:
+    text = (FOLDER / "collection-demonstration.toml").read_text("utf-8")
+    first = timetable.read_timetable(FOLDER / "collection-demonstration.toml")[0]
+    path = tmp_path / "collection-timetable.toml"
+
+    def refusal(before: str, after: str) -> str:
+        path.write_text(text.replace(before, after, 1), "utf-8")
+        with pytest.raises(TimetableError) as raised, session.begin_nested():
+            timetable.load_timetable(session, timetable.read_timetable(path), now=now())
+        return str(raised.value)
+
+    division, code = first["division"], first["code"]
+    unknown = division[:-3] + "099"
+    told = refusal(f'"{division}"', f'"{unknown}"')
+    assert told == f"collection-timetable.toml, plan 1 ({code}): there is no division {unknown}"
+    assert refusal(f'code = "{code}"', 'code = "Not a code"').startswith("collection-timetable.toml, plan 1: a code is")
+    assert refusal(f'code = "{code}"', "").startswith("collection-timetable.toml, plan 1: lacks 'code'")
+
+
 # Races: two real connections, the first transaction held open
 
 
 @dataclass
 class Apart:
-    """A database of its own with one resident, two collectors, and the district of these tests."""
+    """A database of its own with two residents, two collectors, a clerk, and the district of these tests."""
 
     app: Flask
     url: str
     alice: Actor
     first: Actor
     second: Actor
+    bob: UUID
+    clerk: Actor
 
     @contextmanager
     def session(self) -> Iterator[Session]:
@@ -760,25 +781,26 @@ def apart(base_settings: Settings, make_database: Callable[[], str]) -> Iterator
     url = make_database()
     app = create_app(replace(base_settings, database_url=url, database_owner_url=url))
 
-    def member(session: Session) -> Actor:
-        staff = Staff(
-            id=new_id(), name=new_id().hex, password_hash="x", role=Role.COLLECTOR, division=STREET, created_at=MORNING
-        )
+    def member(session: Session, role: Role = Role.COLLECTOR) -> Actor:
+        staff = Staff(id=new_id(), name=new_id().hex, password_hash="x", role=role, division=STREET, created_at=MORNING)
         session.add(staff)
         session.flush()
         session.add(StaffLink(staff_id=staff.id, statement="没有", made_at=MORNING))
-        return Actor(staff.id, Role.COLLECTOR, new_id(), division=STREET)
+        return Actor(staff.id, role, new_id(), division=STREET)
 
     with app.app_context(), Session(db.engine) as session:
         district(session)
         plan(session, {**HOME, "code": "home-last", "capacity": 1})
+        plan(session, {**HOME, "code": "home-phone", "capacity": 1})
         plan(session, {**HOME, "code": "home-roomy", "capacity": 50})
         made = Resident(resident_id=new_id(), community_code=COMMUNITY, created_at=MORNING)
         session.add(made)
         alice = Actor(made.resident_id, Role.RESIDENT, new_id())
-        first, second = member(session), member(session)
+        bob = new_id()
+        session.add(Resident(resident_id=bob, community_code=COMMUNITY, created_at=MORNING))
+        first, second, clerk = member(session), member(session), member(session, Role.STREET)
         session.commit()
-    yield Apart(app, url, alice, first, second)
+    yield Apart(app, url, alice, first, second, bob, clerk)
     app.extensions["tanpuhui_wechat"].close()
     with app.app_context():
         db.engine.dispose()
@@ -837,3 +859,45 @@ def test_the_last_place_goes_once(apart: Apart) -> None:
         timetable.take_place(session, plan_, DAY)
 
     assert apart.second_waits(take, take) == "collection-full"
+
+
+def test_the_last_place_goes_once_by_telephone_or_by_app(apart: Apart) -> None:
+    def taken(day: date) -> int | None:
+        with apart.session() as session:
+            code = timetable.plan_of(session, "home-phone", PlanKind.HOME).id
+            return session.scalar(
+                sa.select(CollectionDay.taken).where(CollectionDay.plan_id == code, CollectionDay.day == day)
+            )
+
+    for ahead, telephone_first in ((1, True), (2, False)):
+        day = DAY + timedelta(days=ahead)
+        wish = Wish(Way.HOME, "home-phone", day, (), Doorstep("某处", ""))
+
+        def by_app(session: Session, wish: Wish = wish) -> Any:
+            return orders.request(session, apart.alice, wish, data_key=DATA_KEY, now=MORNING)
+
+        def by_telephone(session: Session, wish: Wish = wish) -> Any:
+            return booking.book(session, apart.clerk, apart.bob, wish, data_key=DATA_KEY, now=MORNING)
+
+        both = (by_telephone, by_app) if telephone_first else (by_app, by_telephone)
+        assert apart.second_waits(*both) == "collection-full"
+        assert taken(day) == 1
+
+
+def test_a_resident_has_as_many_open_orders_by_telephone_and_by_app_together(apart: Apart) -> None:
+    wish = Wish(Way.HOME, "home-roomy", DAY + timedelta(days=1), (), Doorstep("某处", ""))
+    with apart.session() as session:
+        person = Resident(resident_id=new_id(), community_code=COMMUNITY, created_at=MORNING)
+        session.add(person)
+        session.flush()
+        carol = Actor(person.resident_id, Role.RESIDENT, new_id())
+        for _ in range(2):
+            orders.request(session, carol, wish, data_key=DATA_KEY, now=MORNING)
+
+    def by_app(session: Session) -> Any:
+        return orders.request(session, carol, wish, data_key=DATA_KEY, now=MORNING)
+
+    def by_telephone(session: Session) -> Any:
+        return booking.book(session, apart.clerk, carol.id, wish, data_key=DATA_KEY, now=MORNING)
+
+    assert apart.second_waits(by_telephone, by_app) == "too-many-orders"

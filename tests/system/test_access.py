@@ -120,6 +120,7 @@ ESTIMATE = "/api/v1/share/releases/<uuid:release_id>"
 OWN_TRACK = "/api/v1/me/tracks/<uuid:track_id>"
 OWN_ORDER = "/api/v1/me/recycling/orders/<uuid:order_id>"
 ORDER = "/api/v1/recycling/orders/<uuid:order_id>"
+BOOKED = "/api/v1/residents/<uuid:resident_id>/recycling/orders"
 CASE = "/api/v1/review/cases/<uuid:case_id>"
 PROPOSAL = "/api/v1/rule-proposals/<uuid:proposal_id>"
 REASON = {"reason": "更正"}
@@ -227,6 +228,10 @@ BODIES.update(
         ("POST", f"{OWN_ORDER}/cancellation"): REASON,
         ("POST", f"{OWN_ORDER}/confirmation"): {"slip": SLIP},
         ("POST", f"{OWN_ORDER}/dispute"): {"slip": SLIP, **REASON},
+        ("POST", BOOKED): {"way": "stop", "place": "test-stop", "day": "2026-01-01"},
+        ("POST", f"{BOOKED}/<uuid:order_id>/cancellation"): REASON,
+        ("POST", f"{BOOKED}/<uuid:order_id>/dispute"): {"slip": SLIP, **REASON},
+        ("POST", "/api/v1/residents/<uuid:resident_id>/household/members"): {"code": "00000000"},
         ("POST", f"{ORDER}/cancellation"): REASON,
         ("POST", f"{ORDER}/hand-back"): REASON,
         ("POST", f"{ORDER}/slips"): {
@@ -731,6 +736,8 @@ NAMED_IN_BODIES: dict[tuple[str, str], list[tuple[dict[str, Any], frozenset[str]
     # A code lives for seconds, and a device has tests of its own: tests/points/test_recycling_orders.py,
     # tests/server/test_resident_codes.py.
     ("post", "/api/v1/recycling/orders"): [],
+    # A stop may be another community's; whose home it is, the resident in the address says.
+    ("post", "/api/v1/residents/{resident_id}/recycling/orders"): [],
     ("patch", "/api/v1/devices/{scanner_id}"): [],
     ("post", "/api/v1/devices"): [({"name": "扫码枪", "division": HOME}, AT_HOME)],
     ("post", "/api/v1/review/exports"): [({**FORM, "within": HOME}, AT_HOME)],
@@ -834,6 +841,7 @@ NAMED_IN_QUERIES: dict[str, tuple[dict[str, Any], frozenset[str]]] = {
         {"staff_id": "the school's application"},
         frozenset({"assessor", "district", "colleague at the district"}),
     ),
+    "/api/v1/residents": ({"community_code": HOME}, AT_HOME),
     "/api/v1/report/places": ({"within": HOME}, AT_HOME),
     "/api/v1/report/kinds": ({"place": HOME}, AT_HOME),
     "/api/v1/statistics/places": ({"within": HOME}, AT_HOME),

@@ -12,7 +12,7 @@ from uuid import UUID, uuid5
 
 import msgspec
 import sqlalchemy as sa
-from world_of_evidence import APPEALED, CARDS_ISSUED, link_staff, vouched_things
+from world_of_evidence import APPEALED, BOOKED, CARDS_ISSUED, HOUSEHOLD_ASSISTED, link_staff, vouched_things
 from world_parts import (
     DISTRICT,
     HOME,
@@ -233,7 +233,10 @@ def own_things(make: Makers, person: Mapping[str, UUID], shared_partner: str) ->
     around = DISTRICT | {"owner", "operator"}
     return {
         "the resident's own": Bundle(
-            ("/api/v1/residents/", "/api/v1/me/activities/"), parts, around, beside=(CARDS_ISSUED, APPEALED)
+            ("/api/v1/residents/", "/api/v1/me/activities/"),
+            parts,
+            around,
+            beside=(CARDS_ISSUED, APPEALED, HOUSEHOLD_ASSISTED, BOOKED),
         ),
         **{f"a message to the {name}": message(make, person[name], name) for name in ("owner", "school", "assessor")},
     }

@@ -37,6 +37,8 @@ from server.settings import PLACES_DATA
 
 # Addresses of which the resident's own things are no part.
 CARDS_ISSUED = "/api/v1/residents/<uuid:resident_id>/cards"
+HOUSEHOLD_ASSISTED = "/api/v1/residents/<uuid:resident_id>/household"
+BOOKED = "/api/v1/residents/<uuid:resident_id>/recycling/orders"
 APPEALED = "/api/v1/me/activities/<uuid:activity_id>/appeal"
 
 # Of no address.
@@ -71,7 +73,7 @@ def vouched_things(make: Makers, person: Mapping[str, UUID]) -> dict[str, Bundle
         **recycling(make, person),
         **reviews(make, person),
         **rules(make, person),
-        "the household": household(make, person),
+        **household(make, person),
         "a sorting site": Bundle(
             ("/api/v1/sites/", "/api/v1/sorting/sites/"), {"code": SITE}, PLACES | {"supervisor", "operator"}
         ),
@@ -147,8 +149,8 @@ def codes(make: Makers, person: Mapping[str, UUID]) -> dict[str, Bundle]:
     }
 
 
-def household(make: Makers, person: Mapping[str, UUID]) -> Bundle:
-    """The owner's household, with the team-mate in it."""
+def household(make: Makers, person: Mapping[str, UUID]) -> dict[str, Bundle]:
+    """The owner's household, with the team-mate in it, as they see it, and staff: nobody here has a phone."""
     owner, mate = resident(person["owner"]), resident(person["team-mate"])
     key = make.settings.data_key
     households.found(make.session, owner, now=make.instant)
@@ -156,7 +158,11 @@ def household(make: Makers, person: Mapping[str, UUID]) -> Bundle:
     made = households.join(make.session, mate, code=code, data_key=key, now=make.instant + timedelta(seconds=1))
     [other] = [member.member_id for member in made.members if member.is_me]
     groups = {"first member": seen("owner")}
-    return Bundle(("/api/v1/me/household/",), {"member_id": other}, seen("owner", "team-mate"), groups)
+    assisted = {"resident_id": person["owner"], "member_id": other}
+    return {
+        "the household": Bundle(("/api/v1/me/household/",), {"member_id": other}, seen("owner", "team-mate"), groups),
+        "the household as staff help it": Bundle((HOUSEHOLD_ASSISTED,), assisted, PLACES),
+    }
 
 
 # Waste
@@ -211,6 +217,9 @@ def recycling(make: Makers, person: Mapping[str, UUID]) -> dict[str, Bundle]:
     return {
         "the order": Bundle(("/api/v1/me/recycling/orders/",), {"order_id": taken}, seen("owner")),
         "the order of its collector": Bundle(("/api/v1/recycling/orders/",), {"order_id": taken}, seen("collector")),
+        "the order as staff help with it": Bundle(
+            (BOOKED,), {"resident_id": person["owner"], "order_id": taken}, PLACES
+        ),
         "the disputed order": Bundle(("/api/v1/recycling/disputes/",), {"order_id": disputed}, PLACES),
         "the dispute to both sides": known({"order_id": disputed}, "owner", "collector"),
         "a stop": Bundle(("/api/v1/recycling/plans/",), {"code": plan.code}, PLACES),

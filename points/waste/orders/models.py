@@ -262,7 +262,8 @@ class RecyclingOrder(Base):
     ends_at: Mapped[datetime]
     announced: Mapped[list[str]]  # codes of materials
     address_sealed: Mapped[bytes | None]
-    requested_by: Mapped[UUID]  # the resident, or the collector who scanned their code
+    # The resident, the collector who scanned their code, or the member of staff who booked for them.
+    requested_by: Mapped[UUID]
     requested_at: Mapped[datetime]
     state: Mapped[OrderState] = mapped_column(choice(OrderState, "state"), server_default="requested")
     moves: Mapped[int] = mapped_column(sa.SmallInteger, server_default="0")

@@ -7,7 +7,7 @@ writes the move before the state, which a trigger insists on. What is weighed an
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
-from typing import Any
+from typing import Any, TypeAlias
 from uuid import UUID
 
 import sqlalchemy as sa
@@ -33,14 +33,16 @@ from points.waste.sites.models import Site, SiteKind
 from server import audit
 from server.access import Actor
 from server.clock import business_day, day_start
-from server.database import new_id
-from server.errors import Conflict, InvalidRequest, NotFound, ReasonRequired
+from server.database import lock_name, new_id
+from server.errors import Conflict, Forbidden, InvalidRequest, NotFound, ReasonRequired
 from server.notices.notices import tell
 from server.paging import Page, decode, page_of
-from server.people import resident_codes, staff_links
+from server.people import assisted, resident_codes, staff_links
 from server.people.models import CodePurpose, Resident
 
 DUE_AT_ONCE_MAX = 200
+
+_Id: TypeAlias = sa.ColumnExpressionArgument[UUID] | UUID  # a column, or a value
 
 
 class OrderMoveRefused(Conflict):
@@ -97,6 +99,16 @@ class NotHereNow(Conflict):
     code, title_zh, title_en = "not-here-now", "当前不在该流动回收点的停靠时间", "The van is not at this stop now"
 
 
+class CollectsOwnBooking(Forbidden):
+    """Whoever booked for a resident does not collect it too: one person would say all that there is to say."""
+
+    code, title_zh, title_en = (
+        "collects-own-booking",
+        "不能承接本人代居民预约的订单",
+        "You cannot collect what you booked for a resident yourself",
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class Wish:
     """What a resident asks for: `place` is the code of a collection point, of a stop, or of hours of calls at homes."""
@@ -125,16 +137,26 @@ def request(session: Session, actor: Actor, wish: Wish, *, data_key: bytes, now:
     Raises NotFound, HomeCommunityUnset, TooManyOrders, MissedTooOften, NoCollection, CollectionFull, InvalidRequest,
     NoCatalogue.
     """
+    return request_for(session, actor.id, wish, requested_by=actor.id, data_key=data_key, now=now)
+
+
+def request_for(
+    session: Session, resident_id: UUID, wish: Wish, *, requested_by: UUID, data_key: bytes, now: datetime
+) -> RecyclingOrder:
+    """The same for a resident, by themself or by whoever the caller has found may; the limits are the resident's.
+
+    Raises what `request` raises.
+    """
     edition = materials.edition_on(session, business_day(now))
-    home = _home_of(session, actor.id)
+    home = _home_of(session, resident_id)
     _require_known(session, edition, wish.announced)
     if (wish.way is Way.HOME) != (wish.doorstep is not None):
         raise InvalidRequest(errors=[{"pointer": "/address", "message": "For a call at home, and for that alone."}])
     window = _window(session, edition, wish, home, now=now)
-    _require_room(session, edition, actor.id, now=now)
+    _require_room(session, edition, resident_id, now=now)
     if window.plan is not None:
         timetable.take_place(session, window.plan, wish.day)
-    order = _order(actor.id, wish.way, window, edition, requested_by=actor.id, now=now)
+    order = _order(resident_id, wish.way, window, edition, requested_by=requested_by, now=now)
     order.announced = list(dict.fromkeys(wish.announced))
     order.due_at = _expires_at(order, edition)
     if wish.doorstep is not None:
@@ -177,12 +199,14 @@ def receive(
 def accept(session: Session, actor: Actor, order_id: UUID, *, now: datetime) -> RecyclingOrder:
     """Take an order on: the first collector who asks has it, and sees the address from now on.
 
-    Raises NotFound outside the scope, OrderMoveRefused, StaffUnlinked, ServesOwnHousehold.
+    Raises NotFound outside the scope, OrderMoveRefused, StaffUnlinked, ServesOwnHousehold, CollectsOwnBooking.
     """
     order = collectors_order(session, actor, order_id, held=True)
     if order.state is not OrderState.REQUESTED or (order.due_at is not None and order.due_at <= now):
         raise OrderMoveRefused(state=order.state.value)
     staff_links.require_may_serve(session, actor.id, order.resident_id, now=now)
+    if was_booked(session, order) and order.requested_by in staff_links.accounts_of(session, actor.id):
+        raise CollectsOwnBooking
     _take_on(session, order, actor, now=now)
     tell_resident(session, order, "回收订单已接单", "your recycling order was accepted", now=now)
     return order
@@ -242,13 +266,17 @@ def cancel(session: Session, actor: Actor, order_id: UUID, *, reason: str, now: 
 
     Raises NotFound, OrderMoveRefused, CancelTooLate, ReasonRequired.
     """
-    order = own_order(session, actor, order_id, held=True)
+    return cancel_held(session, own_order(session, actor, order_id, held=True), by=actor, reason=reason, now=now)
+
+
+def cancel_held(session: Session, order: RecyclingOrder, *, by: Actor, reason: str, now: datetime) -> RecyclingOrder:
+    """Cancel a held order for the resident's side. Raises OrderMoveRefused, CancelTooLate, ReasonRequired."""
     require_move(order, OrderMove.CANCEL, Party.RESIDENT)
     edition = edition_of(session, order)
     notice = timedelta(minutes=edition.cancel_minutes if order.state is OrderState.ACCEPTED else 0)
     if now > (order.starts_at - notice if order.way is Way.HOME else order.ends_at):
         raise CancelTooLate
-    move(session, order, OrderMove.CANCEL, Party.RESIDENT, by=actor, reason=_required(reason), now=now)
+    move(session, order, OrderMove.CANCEL, Party.RESIDENT, by=by, reason=_required(reason), now=now)
     tell_collector(session, order, "居民取消了回收订单", "a recycling order was cancelled", now=now)
     return order
 
@@ -271,11 +299,15 @@ def report_collector_missed(session: Session, actor: Actor, order_id: UUID, *, n
 
     Raises NotFound, OrderMoveRefused, NotMissedYet.
     """
-    order = own_order(session, actor, order_id, held=True)
+    return report_missed_held(session, own_order(session, actor, order_id, held=True), by=actor, now=now)
+
+
+def report_missed_held(session: Session, order: RecyclingOrder, *, by: Actor, now: datetime) -> RecyclingOrder:
+    """Say of a held order, for the resident's side, that nobody came. Raises OrderMoveRefused, NotMissedYet."""
     require_move(order, OrderMove.MISS, Party.RESIDENT)
     if now < _missed_from(order.ends_at, edition_of(session, order)):
         raise NotMissedYet
-    move(session, order, OrderMove.MISS, Party.RESIDENT, by=actor, now=now)
+    move(session, order, OrderMove.MISS, Party.RESIDENT, by=by, now=now)
     tell_collector(session, order, "居民反映您未到场", "a resident says that you did not come", now=now)
     return order
 
@@ -289,7 +321,7 @@ def report_resident_missed(session: Session, actor: Actor, order_id: UUID, *, no
     """
     order = own_as_collector(session, actor, order_id)
     require_move(order, OrderMove.MISS, Party.COLLECTOR)
-    if order.channel == "offline":
+    if order.channel == "offline" and not was_booked(session, order):
         raise OrderMoveRefused(state=order.state.value, move=OrderMove.MISS.value)
     expected_by = order.starts_at if order.way is Way.HOME else order.ends_at
     if now < _missed_from(expected_by, edition_of(session, order)):
@@ -337,6 +369,21 @@ def hold(session: Session, resident_id: UUID, order_id: UUID) -> RecyclingOrder:
     return _one(session, RecyclingOrder.resident_id == resident_id, order_id, held=True)
 
 
+def order_of(session: Session, resident_id: UUID, order_id: UUID) -> RecyclingOrder:
+    """An order of a resident. Raises NotFound."""
+    return _one(session, RecyclingOrder.resident_id == resident_id, order_id)
+
+
+def was_booked(session: Session, order: RecyclingOrder) -> bool:
+    """Whether staff booked this order for the resident, who then has a place as if they had ordered online.
+
+    An order that a scan made was accepted at once by whoever scanned; what was booked is accepted by somebody else.
+    """
+    return order.requested_by != order.resident_id and not session.scalar(
+        sa.select(_accepted_by_requester(order.resident_id, order.id, order.requested_by))
+    )
+
+
 def collectors_order(session: Session, actor: Actor, order_id: UUID, *, held: bool = False) -> RecyclingOrder:
     """An order that the collector has, or could take on: requested in their scope. Raises NotFound."""
     found = _one(session, sa.true(), order_id, held=held)
@@ -362,6 +409,17 @@ def disputed_order(session: Session, actor: Actor, order_id: UUID, *, held: bool
 def own_orders(session: Session, actor: Actor, *, limit: int, cursor: str | None) -> Page[RecyclingOrder]:
     """The actor's own orders, newest first. Raises BadCursor."""
     return _listed(session, [RecyclingOrder.resident_id == actor.id], limit=limit, cursor=cursor)
+
+
+def orders_of(
+    session: Session, resident_id: UUID, *, booked: bool, limit: int, cursor: str | None
+) -> Page[RecyclingOrder]:
+    """A resident's orders, newest first; with `booked` only those that staff booked for them. Raises BadCursor."""
+    wanted = [RecyclingOrder.resident_id == resident_id]
+    if booked:
+        scanned = _accepted_by_requester(RecyclingOrder.resident_id, RecyclingOrder.id, RecyclingOrder.requested_by)
+        wanted += [RecyclingOrder.requested_by != RecyclingOrder.resident_id, ~scanned]
+    return _listed(session, wanted, limit=limit, cursor=cursor)
 
 
 def collectors_orders(
@@ -444,7 +502,18 @@ def move_decided(
 
 
 def tell_resident(session: Session, order: RecyclingOrder, zh: str, en: str, *, now: datetime) -> None:
-    """Tell the order's resident something about it, in Chinese and English."""
+    """Tell the order's resident something about it, in Chinese and English.
+
+    Of one who has no phone to read it on, whoever booked is told as well, and rings them up.
+    """
+    tell_resident_alone(session, order, zh, en, now=now)
+    if was_booked(session, order) and assisted.is_assisted(session, order.resident_id):
+        whose = f"resident:{order.resident_id}:"
+        _tell(session, order.requested_by, order, f"代约订单: {zh}", f"booked by you: {en}", whose=whose, now=now)
+
+
+def tell_resident_alone(session: Session, order: RecyclingOrder, zh: str, en: str, *, now: datetime) -> None:
+    """Tell the resident what nobody else is to be told: what staff did themselves, or what was earned."""
     _tell(session, order.resident_id, order, zh, en, now=now)
 
 
@@ -499,7 +568,8 @@ def _move(
     if moved is None:
         raise OrderMoveRefused(move=step.value)
     freed = after in (OrderState.CANCELLED, OrderState.EXPIRED)
-    if freed and order.plan_id is not None and order.channel == "online":  # who walks up takes nobody's place
+    takes_place = order.channel == "online" or was_booked(session, order)  # who walks up takes nobody's
+    if freed and order.plan_id is not None and takes_place:
         timetable.give_place_back(session, order.plan_id, order.day)
     return moved
 
@@ -537,6 +607,16 @@ def _order(
         state=OrderState.REQUESTED,
         moves=0,
         slips=0,
+    )
+
+
+def _accepted_by_requester(resident_id: _Id, order_id: _Id, requested_by: _Id) -> sa.Exists:
+    return sa.exists().where(
+        RecyclingMove.resident_id == resident_id,
+        RecyclingMove.order_id == order_id,
+        RecyclingMove.position == 1,
+        RecyclingMove.move == OrderMove.ACCEPT,
+        RecyclingMove.moved_by == requested_by,
     )
 
 
@@ -599,8 +679,7 @@ def _require_known(session: Session, edition: RecyclingEdition, announced: Seque
 
 def _require_room(session: Session, edition: RecyclingEdition, resident_id: UUID, *, now: datetime) -> None:
     """Raise TooManyOrders or MissedTooOften. One order of a person at a time, or two at once would both find room."""
-    lock = sa.func.pg_advisory_xact_lock(sa.func.hashtextextended(f"recycling:{resident_id}", 0))
-    session.execute(sa.select(lock))
+    lock_name(session, f"recycling:{resident_id}")
     mine = sa.select(sa.func.count()).where(RecyclingOrder.resident_id == resident_id)
     if (session.scalar(mine.where(RecyclingOrder.state.in_(OPEN))) or 0) >= edition.open_max:
         raise TooManyOrders
@@ -651,12 +730,14 @@ def _listed(
     return page_of(session.scalars(query).all(), limit, lambda row: (row.id,))
 
 
-def _tell(session: Session, person: UUID, order: RecyclingOrder, zh: str, en: str, *, now: datetime) -> None:
+def _tell(
+    session: Session, person: UUID, order: RecyclingOrder, zh: str, en: str, *, whose: str = "", now: datetime
+) -> None:
     tell(
         session,
         [person],
         kind="recycling-order",
-        subject=f"recycling-order:{order.id}",
+        subject=f"{whose}recycling-order:{order.id}",
         title_zh=f"{order.day.month}月{order.day.day}日: {zh}",
         title_en=f"{order.day.isoformat()}: {en}",
         now=now,

@@ -21,7 +21,7 @@ from points.review import cases
 from points.review.kinds import Decision, Kind
 from points.review.models import Case, CaseKind, Verdict
 from points.waste.orders import materials, orders, slips
-from points.waste.orders.models import RecyclingOrder, Way
+from points.waste.orders.models import RecyclingMove, RecyclingOrder, Way
 from points.waste.orders.orders import OrderMoveRefused
 from points.waste.orders.slips import Line, SlipSheet
 from points.waste.orders.steps import OrderMove, OrderState, Party
@@ -73,6 +73,16 @@ class DecidesOwnWeighing(Forbidden):
     )
 
 
+class DecidesOwnDispute(Forbidden):
+    """Whoever entered a dispute for a resident does not decide it."""
+
+    code, title_zh, title_en = (
+        "decides-own-dispute",
+        "不能处理本人代居民提出的争议",
+        "You cannot decide a dispute that you entered for a resident",
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class Paid:
     """What became of one line, or one piece of it, in the ledger."""
@@ -105,6 +115,16 @@ def dispute(session: Session, actor: Actor, order_id: UUID, *, slip: str, reason
     Raises NotFound, OrderMoveRefused, SlipOutdated, ReasonRequired.
     """
     order = orders.own_order(session, actor, order_id, held=True)
+    return dispute_held(session, order, by=actor, slip=slip, reason=reason, now=now)
+
+
+def dispute_held(
+    session: Session, order: RecyclingOrder, *, by: Actor, slip: str, reason: str, now: datetime
+) -> RecyclingOrder:
+    """Dispute the slip of a held order for the resident's side.
+
+    Raises OrderMoveRefused, SlipOutdated, ReasonRequired.
+    """
     sheets = _require_current(session, order, OrderMove.DISPUTE, slip)
     if not reason.strip():
         raise ReasonRequired
@@ -127,7 +147,7 @@ def dispute(session: Session, actor: Actor, order_id: UUID, *, slip: str, reason
         order,
         OrderMove.DISPUTE,
         Party.RESIDENT,
-        by=actor,
+        by=by,
         reason=reason.strip(),
         now=now,
         due_at=None,
@@ -145,14 +165,13 @@ def correct(
 ) -> SlipSheet:
     """Write the slip that is right, as a reviewer, before deciding for the resident. No line: nothing was handed over.
 
-    Raises NotFound, OrderMoveRefused, SlipRefused, ReasonRequired, TooManySlips, DecidesOwnWeighing, StaffUnlinked,
-    ServesOwnHousehold.
+    Raises NotFound, OrderMoveRefused, SlipRefused, ReasonRequired, TooManySlips, DecidesOwnWeighing, DecidesOwnDispute,
+    StaffUnlinked, ServesOwnHousehold.
     """
     order = orders.disputed_order(session, actor, order_id, held=True)
     if order.state is not OrderState.DISPUTED:
         raise OrderMoveRefused(state=order.state.value)
-    if order.collector_id in staff_links.accounts_of(session, actor.id):
-        raise DecidesOwnWeighing
+    _require_no_part_in(session, order, actor.id)
     if not reason.strip():
         raise ReasonRequired
     staff_links.require_may_serve(session, actor.id, order.resident_id, now=now)
@@ -166,6 +185,21 @@ def correct(
     _raise_stake(session, order, now=now)
     audit.record(session, actor, "recycling.correct", f"recycling-order:{order.id}", now=now, slip=sheet.slip.number)
     return sheet
+
+
+def _require_no_part_in(session: Session, order: RecyclingOrder, staff_id: UUID) -> None:
+    """Raise DecidesOwnWeighing or DecidesOwnDispute for whoever weighed, or spoke for the resident."""
+    accounts = staff_links.accounts_of(session, staff_id)
+    if order.collector_id in accounts:
+        raise DecidesOwnWeighing
+    entered = sa.exists().where(
+        RecyclingMove.resident_id == order.resident_id,
+        RecyclingMove.order_id == order.id,
+        RecyclingMove.move == OrderMove.DISPUTE,
+        RecyclingMove.moved_by.in_(accounts),
+    )
+    if session.scalar(sa.select(entered)):
+        raise DecidesOwnDispute
 
 
 def _raise_stake(session: Session, order: RecyclingOrder, *, now: datetime) -> None:
@@ -184,13 +218,12 @@ def decide(session: Session, case: Case, decision: Decision, now: datetime) -> N
     A correction is dated by the decision: by now the day of the weighing, and that of the correction, may be closed to
     late records.
 
-    Raises CorrectionMissing, CorrectionStands, DecidesOwnWeighing, OrderMoveRefused.
+    Raises CorrectionMissing, CorrectionStands, DecidesOwnWeighing, DecidesOwnDispute, OrderMoveRefused.
     """
     order = orders.hold(session, case.resident_id, case.subject_id)
     if order.state is not OrderState.DISPUTED:
         raise OrderMoveRefused(state=order.state.value)
-    if order.collector_id in staff_links.accounts_of(session, decision.decided_by):
-        raise DecidesOwnWeighing
+    _require_no_part_in(session, order, decision.decided_by)
     sheets = slips.of_order(session, order)
     corrected = sheets[-1].slip.made_by != order.collector_id
     granted = decision.verdict is Verdict.GRANTED
@@ -303,7 +336,7 @@ def _settle(session: Session, order: RecyclingOrder, sheets: Sequence[SlipSheet]
 def _tell_settled(session: Session, order: RecyclingOrder, awards: Sequence[Award], *, now: datetime) -> None:
     points = sum(each.points for each in awards)
     zh, en = f"回收订单已结算, 获得 {points} 积分", f"your recycling order is settled: {points} points"
-    orders.tell_resident(session, order, zh, en, now=now)
+    orders.tell_resident_alone(session, order, zh, en, now=now)
 
 
 def _require_current(session: Session, order: RecyclingOrder, step: OrderMove, number: str) -> list[SlipSheet]:
