@@ -116,7 +116,7 @@ def test_drops_are_collected_in_three_ways_and_a_failed_check_takes_points_back(
     printed = walk(project, served_folder, "docs/walks/sorting.md")
     lines, documents = printed.splitlines(), answers(printed)
 
-    assert lines[1:9] == [
+    assert lines[1:10] == [
         "awarded",
         "sequence-used",
         "recyclable awarded - ",
@@ -124,6 +124,7 @@ def test_drops_are_collected_in_three_ways_and_a_failed_check_takes_points_back(
         "resident-code-used",
         "您投放的其他垃圾经督导员检查为混投, 未计积分",
         "hazardous awarded - 3",
+        "recyclable refused same-bag 0",
         "hazardous None duplicate 0",
     ]
     # 5 of the smart bin, 4 of the supervisor's bag, 3 of the resident's own word; then without the supervisor's bag.
@@ -150,8 +151,17 @@ def test_recyclables_are_handed_over_at_a_point_at_the_van_and_at_home(project: 
         "mobile scheduled online accepted",
         "mobile appointment online cancelled",
         "mobile appointment online on-the-way",
+        "mobile appointment offline accepted",
+        "mobile appointment offline disputed",
+        "mobile appointment offline settled",
     ]
-    refusals = ["resident-code-used", "weighing-slip-refused", "collection-full", "correction-missing"]
+    refusals = [
+        "resident-code-used",
+        "weighing-slip-refused",
+        "collection-full",
+        "correction-missing",
+        "decides-own-dispute",
+    ]
     assert [line for line in lines if line in refusals] == refusals
     assert [line for line in lines if "/" in line and line.startswith(("settled ", "disputed "))] == [
         "settled awarded/-/54 awarded/-/18",
@@ -160,7 +170,7 @@ def test_recyclables_are_handed_over_at_a_point_at_the_van_and_at_home(project: 
         "settled awarded/-/54",
     ]
     assert [line for line in lines if line in {"None", "示例小区1号楼101"}] == ["None", "示例小区1号楼101", "None"]
-    assert {"both sides see the same slip", "decided", "every point is accounted for"} <= set(lines)
+    assert {"both sides see the same slip", "decided", "2 live together", "every point is accounted for"} <= set(lines)
 
 
 def test_a_community_goes_from_draft_to_plaque_and_off_it(project: Path, tmp_path: Path) -> None:
