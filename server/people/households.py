@@ -348,16 +348,15 @@ def living_with(
     Or did within the waiting time before `now`: so that nobody leaves their household in the evening to be served by it
     in the morning. Households are looked up here, so that each row of a list costs two looks at a key and no more.
     """
-    since = now - timedelta(days=limits_on(session, now).household_wait_days)
-    ours = session.scalars(
-        sa.union(
-            sa.select(HouseholdMember.household_id).where(HouseholdMember.resident_id == one),
-            sa.select(HouseholdStay.household_id).where(
-                HouseholdStay.resident_id == one, HouseholdStay.left_at > since
-            ),
-        )
-    ).all()
     themself = sa.literal(one) == other
+    lives_in = session.scalars(sa.select(HouseholdMember.household_id).where(HouseholdMember.resident_id == one)).all()
+    left = session.execute(
+        sa.select(HouseholdStay.household_id, HouseholdStay.left_at).where(HouseholdStay.resident_id == one)
+    ).all()
+    if not lives_in and not left:  # and a district needs no limits of households before it has any
+        return themself
+    since = now - timedelta(days=limits_on(session, now).household_wait_days)
+    ours = {*lives_in, *(stay.household_id for stay in left if stay.left_at > since)}
     if not ours:
         return themself
     lives = sa.exists().where(HouseholdMember.resident_id == other, HouseholdMember.household_id.in_(ours))

@@ -230,10 +230,12 @@ def set_enabled(session: Session, actor: Actor, resident_id: UUID, *, enabled: b
     return found
 
 
-def require_home(session: Session, resident_id: UUID) -> None:
-    """Raise HomeCommunityMissing for a resident who has not chosen one."""
-    if session.scalar(sa.select(Resident.community_code).where(Resident.resident_id == resident_id)) is None:
+def require_home(session: Session, resident_id: UUID) -> str:
+    """The community of a resident. Raises HomeCommunityMissing for one who has not chosen one."""
+    home = session.scalar(sa.select(Resident.community_code).where(Resident.resident_id == resident_id))
+    if home is None:
         raise HomeCommunityMissing
+    return home
 
 
 def session_key_of(session: Session, resident_id: UUID, data_key: bytes) -> str:

@@ -253,6 +253,12 @@ def test_what_cannot_be_ordered_is_refused(alice: Party) -> None:
         assert alice.post("/me/recycling/orders", body, status)["code"] == code, changes
 
 
+def test_whoever_has_no_home_community_chooses_it_first(alice: Party, session: Session) -> None:
+    session.execute(sa.update(Resident).where(Resident.resident_id == alice.id).values(community_code=None))
+    session.commit()
+    assert alice.post("/me/recycling/orders", order_body(), 409)["code"] == "home-community-missing"
+
+
 def test_nobody_collects_from_themself_or_unlinked(
     alice: Party, make_collector: Callable[..., Party], session: Session
 ) -> None:

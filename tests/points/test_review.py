@@ -42,7 +42,7 @@ from server.access import Role
 from server.database import new_id
 from server.notices.models import Notice
 from server.people import code_limits
-from server.people.models import Household, HouseholdMember, HouseholdStay
+from server.people.models import CodeLimits, Household, HouseholdMember, HouseholdStay
 from server.places.models import Division
 from server.settings import PLACES_DATA
 
@@ -374,6 +374,16 @@ def test_cases_about_ones_own_household_are_not_read_either(
     times = client.get("/api/v1/review/service-times", headers=mother.headers).json
     assert times is not None
     assert times["kinds"][0]["standing"] == 3
+
+
+def test_a_district_without_limits_of_households_reviews_all_the_same(
+    client: FlaskClient, session: Session, alice: UUID, make_reviewer: Callable[..., Reviewer]
+) -> None:
+    reviewer = make_reviewer(link=False)
+    declared(session, reviewer.id, alice)
+    with owner(session, unguarded=True):
+        session.execute(sa.delete(CodeLimits))
+    assert client.get(CASES, headers=reviewer.headers).status_code == 200
 
 
 # Appeals

@@ -37,8 +37,8 @@ from server.database import lock_name, new_id
 from server.errors import Conflict, Forbidden, InvalidRequest, NotFound, ReasonRequired
 from server.notices.notices import tell
 from server.paging import Page, decode, page_of
-from server.people import assisted, resident_codes, staff_links
-from server.people.models import CodePurpose, Resident
+from server.people import assisted, resident_codes, residents, staff_links
+from server.people.models import CodePurpose
 
 DUE_AT_ONCE_MAX = 200
 
@@ -83,16 +83,6 @@ class MissedTooOften(Conflict):
     )
 
 
-class HomeCommunityUnset(Conflict):
-    """Points are counted for a community, so there must be one first."""
-
-    code, title_zh, title_en = (
-        "home-community-unset",
-        "请先选择所在社区",
-        "Choose your home community first (PATCH /me)",
-    )
-
-
 class NotHereNow(Conflict):
     """The van is not at this stop now."""
 
@@ -134,7 +124,7 @@ class _Window:
 def request(session: Session, actor: Actor, wish: Wish, *, data_key: bytes, now: datetime) -> RecyclingOrder:
     """Order a collection online: a call at home, a place at a stop of the van, or a visit to a collection point.
 
-    Raises NotFound, HomeCommunityUnset, TooManyOrders, MissedTooOften, NoCollection, CollectionFull, InvalidRequest,
+    Raises NotFound, HomeCommunityMissing, TooManyOrders, MissedTooOften, NoCollection, CollectionFull, InvalidRequest,
     NoCatalogue.
     """
     return request_for(session, actor.id, wish, requested_by=actor.id, data_key=data_key, now=now)
@@ -148,7 +138,7 @@ def request_for(
     Raises what `request` raises.
     """
     edition = materials.edition_on(session, business_day(now))
-    home = _home_of(session, resident_id)
+    home = residents.require_home(session, resident_id)
     _require_known(session, edition, wish.announced)
     if (wish.way is Way.HOME) != (wish.doorstep is not None):
         raise InvalidRequest(errors=[{"pointer": "/address", "message": "For a call at home, and for that alone."}])
@@ -174,7 +164,7 @@ def receive(
     The order is made and accepted in one; what is weighed comes next. Outside the hours of a point it is recorded, and
     not paid.
 
-    Raises NotFound, NotHereNow, HomeCommunityUnset, NoCatalogue, and what reading a code raises.
+    Raises NotFound, NotHereNow, HomeCommunityMissing, NoCatalogue, and what reading a code raises.
     """
     edition = materials.edition_on(session, business_day(now))
     today = business_day(now)
@@ -189,7 +179,7 @@ def receive(
     used = resident_codes.read_and_use(
         session, actor, text, purpose=CodePurpose.RECYCLING, site=place, data_key=data_key, now=now
     )
-    _home_of(session, used.resident_id)
+    residents.require_home(session, used.resident_id)
     order = _order(used.resident_id, way, window, edition, requested_by=actor.id, now=now)
     session.add(order)
     session.flush()
@@ -651,14 +641,6 @@ def _stop_now(plan: CollectionPlan, edition: RecyclingEdition, *, now: datetime)
     if not timetable.comes_on(plan, today) or not starts_at - grace <= now <= ends_at + grace:
         raise NotHereNow
     return _Window(plan.division, None, plan, starts_at, ends_at)
-
-
-def _home_of(session: Session, resident_id: UUID) -> str:
-    """The community of a resident. Raises HomeCommunityUnset."""
-    home = session.scalar(sa.select(Resident.community_code).where(Resident.resident_id == resident_id))
-    if home is None:
-        raise HomeCommunityUnset
-    return home
 
 
 def _require_point(site: Site) -> None:
