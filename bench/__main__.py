@@ -15,7 +15,7 @@ import psycopg
 from bench import breakdown, estimate, exports, feed, figures, participation, settlement, single, standings, wallet
 from bench.acts import Acts
 from bench.running import end_tidily_when_terminated
-from bench.stage import FEED_RESIDENTS, RESIDENTS, Stage, pid_of, stage
+from bench.stage import ACT_RESIDENTS, FEED_RESIDENTS, RESIDENTS, Stage, pid_of, stage
 from bench.trips import Trips
 
 PARTS = (
@@ -50,7 +50,7 @@ def run(on: Stage, *, short: bool, only: str | None) -> None:
             tell_feed(on, Trips(FEED_RESIDENTS, seed=1), "rides", short=short)
     if only in (None, "acts"):
         with part("推送 feed (b): 出行、投放与称重各计各的限额 rides, drops and weighings, every bound counted"):
-            tell_feed(on, Acts(FEED_RESIDENTS, seed=3), "acts", short=short)
+            tell_feed(on, Acts(ACT_RESIDENTS, seed=3), "acts", short=short)
     if only in (None, "stages"):
         with part("一批的时间去处 where the time of a batch of 5,000 goes (one process, nothing beside it)"):
             stages = breakdown.measure(on, 500 if short else 5000, 1 if short else 7)

@@ -49,7 +49,7 @@ class Acts:
     """An endless supply of rides and acts of the same residents, by turns."""
 
     def __init__(self, residents: Sequence[int], seed: int) -> None:
-        self._rides = Trips(residents, seed, second_half=True)
+        self._rides = Trips(residents, seed)
         self._residents = residents
         self._random = random.Random(seed)
         self._number = seed * 10_000_000

@@ -106,7 +106,7 @@ def statements_of(on: Stage, batches: Sequence[Sequence[bytes]], name: str) -> l
 def measure(on: Stage, supply: Supply, sizes: Sequence[Size], rounds: int, name: str) -> tuple[list[Result], Meter]:
     """Rounds of each size, HTTP and SQL in turn; and what the HTTP halves cost whom. `name` tells batches apart."""
     results, meter = [Result(size) for size in sizes], Meter.of(on.pids)
-    straight = prepared(on, supply, sizes, rounds)
+    straight = prepared(on, supply, sizes, rounds, name)
     run_again(on.postgres.url, straight.pop((-1, sizes[0])))
     over_http(on, supply, sizes[0], f"{name}-warm")
     for turn in range(rounds):
@@ -128,14 +128,14 @@ def measure(on: Stage, supply: Supply, sizes: Sequence[Size], rounds: int, name:
 
 
 def prepared(
-    on: Stage, supply: Supply, sizes: Sequence[Size], rounds: int
+    on: Stage, supply: Supply, sizes: Sequence[Size], rounds: int, name: str
 ) -> dict[tuple[int, Size], list[list[Recording]]]:
     """The statements of every round to come; round −1 warms up."""
     wanted = [(turn, size) for turn in range(rounds) for size in sizes]
     wanted.insert(0, (-1, sizes[0]))
     batches = [bodies(supply, size) for _, size in wanted]
     clients = [[body for each in batches for body in each[number]] for number in range(CLIENTS)]
-    recordings = statements_of(on, clients, "sql")
+    recordings = statements_of(on, clients, f"{name}-sql")
     made, start = {}, 0
     for turn, size in wanted:
         made[turn, size] = [mine[start : start + size.batches] for mine in recordings]

@@ -40,7 +40,8 @@ from server.settings import Settings
 from wsgi import create_app
 
 # Each kind of load has people of its own, so that none meets rides of another.
-FEED_RESIDENTS, SINGLE_RESIDENTS, PGBENCH_RESIDENTS = range(50_000), range(50_000, 58_000), range(58_000, 70_000)
+FEED_RESIDENTS, ACT_RESIDENTS = range(35_000), range(35_000, 50_000)
+SINGLE_RESIDENTS, PGBENCH_RESIDENTS = range(50_000, 58_000), range(58_000, 70_000)
 RESIDENTS = PGBENCH_RESIDENTS[-1] + 1
 PARTNER = "bench"
 PARTNERS = [PARTNER, *(f"{PARTNER}-{number}" for number in range(8))]  # one each for the clients of single lines

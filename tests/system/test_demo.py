@@ -67,7 +67,7 @@ def test_a_demonstration_that_is_terminated_stops_the_service_that_it_started(pr
 def test_the_short_bench_runs_and_prints_every_ratio(project: Path, tmp_path: Path) -> None:
     printed = run(project, tmp_path, "bench", "--short")
 
-    assert len(re.findall(r"比值 ratio [0-9.]+ \(", printed)) == 6
+    assert len(re.findall(r"比值 ratio [0-9.]+ \(", printed)) == 7
     assert "whole request" in printed
     assert "POST trips" in printed
 
