@@ -284,6 +284,7 @@ def create_app(settings: Settings | None = None) -> Flask:
     feed.install_site_check(points.waste.sites.opening.partner_check)
     feed.install_pay_once(points.waste.drops.bags.pay_once)
     releasing.install_partner_budget(feed.take_late)
+    releasing.install_paid_otherwise(points.waste.drops.bags.is_paid_otherwise)
     tables.install(app, PUBLIC_TABLES)
     try:
         store.install(app, settings.files_url)

@@ -199,24 +199,6 @@ def take(session: Session, kind: BoundKind, subject: str, points: int, *, day: d
         raise BoundReached(left_points=left(session, {key: limit_points})[key])
 
 
-_GIVE_BACK = sa.text("""
-UPDATE bound_usage SET taken_points = taken_points - :points
-WHERE kind = :kind AND subject = :subject AND day = :day AND taken_points >= :points
-""")
-
-
-def give_back(session: Session, row: Priced, points: int, tariffs: Tariffs) -> None:
-    """Free what a claim has taken: only for one that a stronger record of the same act replaces.
-
-    What was remembered to be left of those bounds is forgotten, as it is more now.
-    """
-    tariff = tariffs.named(row.rule_version_id or "")
-    keys = [] if tariff is None or not points else [key for key, _ in keys_of(row, tariff)]
-    for key in sorted(keys):
-        session.execute(_GIVE_BACK, {"kind": key.kind, "subject": key.subject, "day": key.day, "points": points})
-        tariffs.left.pop(key, None)
-
-
 def forget_old(session: Session, *, today: date) -> int:
     """Delete up to FORGET_BATCH bounds of days long past; the number deleted."""
     return int(

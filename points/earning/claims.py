@@ -125,8 +125,8 @@ REASON_TEXTS: Mapping[Reason, tuple[str, str]] = {
     Reason.UNSORTED: ("督导员检查为混投或不合格", "The supervisor found it badly sorted or mixed"),
     Reason.SPOT_CHECK_FAILED: ("抽查不合格, 积分已撤回", "It failed a spot check, and its points were taken back"),
     Reason.SAME_BAG: (
-        "同一袋垃圾已有更可靠或更早的记录, 不重复计分",
-        "The same bag has a more reliable or an earlier record, and is paid once",
+        "同一袋垃圾已有另一条记录, 以该记录为准",
+        "Another record of the same bag counts in its place",
     ),
     Reason.SEQUENCE_USED: ("设备的这一次投放已经计分", "This act of the device has been paid already"),
     Reason.WEIGHING_DISPUTED: ("称重结果有争议, 等待复核", "The weighing is disputed and waits for a review"),

@@ -44,11 +44,10 @@ def _difference(table: str, truth: str, key: tuple[str, ...]) -> str:
 
 
 # What the bounds must be: whatever was paid, taken back meanwhile or not, under a version that bounds it. A restored
-# copy took nothing, because its original did; what a stronger record of the same bag has replaced gave its share back.
+# copy took nothing, because its original did.
 _BOUNDED = """
     SELECT a.*, t.points FROM activity a JOIN transfer t ON t.resident_id = a.resident_id AND t.id = a.id
-    WHERE t.points > 0 AND a.source <> 'restored'
-      AND NOT (a.outcome = 'reversed' AND a.reason = 'same-bag')"""
+    WHERE t.points > 0 AND a.source <> 'restored'"""
 
 _BOUND_USAGE = f"""
     SELECT b.kind, s.subject, s.day, sum(a.points) AS points

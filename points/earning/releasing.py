@@ -14,14 +14,13 @@ from psycopg.errors import ExclusionViolation
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
-from points.earning import bounds, pricing, steps
+from points.earning import pricing, steps
 from points.earning.award import pay_recorded, pay_restored
 from points.earning.claims import Award, Claim, Reason
-from points.earning.counts import AlreadyRevoked
 from points.earning.models import Activity, Behaviour, Grade, Outcome
 from points.earning.pricing import Priced, Tariffs
 from points.ledger.models import Transfer
-from server.clock import business_day, week_start
+from server.clock import business_day
 from server.database import new_id
 from server.errors import Conflict, NotFound
 from server.people.models import Resident
@@ -37,23 +36,37 @@ RETURN_GRACE = timedelta(days=30)
 PartnerBudget = Callable[[Session, str, date, int], bool]
 
 
-class _Budgets:
-    """What the application has installed: this room does not know the partners above it."""
+# Whether another record of the same act is paid.
+PaidOtherwise = Callable[[Session, Activity], bool]
+
+
+class _Installed:
+    """What the application has installed: this room does not know the partners and the bags above it."""
 
     def __init__(self) -> None:
         self.take: PartnerBudget | None = None
+        self.paid_otherwise: PaidOtherwise | None = None
 
 
-_budgets = _Budgets()
+_installed = _Installed()
 
 
 def install_partner_budget(take: PartnerBudget) -> None:
     """Take what a partner's claim pays late from that partner's day."""
-    _budgets.take = take
+    _installed.take = take
+
+
+def install_paid_otherwise(ask: PaidOtherwise) -> None:
+    """Ask this of every claim that is paid late: it is not paid beside another record of the same act."""
+    _installed.paid_otherwise = ask
 
 
 class _PartnerBudgetShort(Exception):
     """The partner's day does not cover the claim; what was written of it is rolled back."""
+
+
+class _PaidOtherwise(Exception):
+    """Another record of the same act is paid; what was written of this one is rolled back."""
 
 
 class NotHeld(Conflict):
@@ -81,8 +94,8 @@ class AlreadyRestored(Conflict):
 def release(session: Session, resident_id: UUID, activity_id: UUID, *, now: datetime) -> Award:
     """Pay a held claim under the caps and bounds of its own day.
 
-    It can end as refused: another trip of its time was paid meanwhile, a bound or its partner's budget of its day is
-    used up, or its resident is gone. Raises NotFound, NotHeld.
+    It can end as refused: another trip of its time, or another record of its bag, was paid meanwhile, a bound or its
+    partner's budget of its day is used up, or its resident is gone. Raises NotFound, NotHeld.
     """
     activity = _locked(session, resident_id, activity_id, (Outcome.HELD,), NotHeld)
     tariffs = pricing.current(session)
@@ -103,9 +116,10 @@ def overturn(session: Session, resident_id: UUID, activity_id: UUID, *, now: dat
     """Pay a refused claim, or one that was taken back, after an appeal was upheld.
 
     A refused one is priced anew by the rule of its day, without the check that refused it and never as too late. Caps,
-    bounds and trips of the same time hold for it as for any other, so it can be refused again, with the reason that
-    stands in the way. One that was taken back stays so; a copy of it pays exactly what was taken, without asking the
-    caps and bounds again that the first payment has used. Raises NotFound, NotOverturnable, AlreadyRestored.
+    bounds, trips of its time and other records of its bag (unless the appeal was about just that) hold for it as for
+    any other, so it can be refused again, with the reason that stands in the way. One that was taken back stays so;
+    a copy of it pays exactly what was taken, without asking the caps and bounds again that the first payment has used.
+    Raises NotFound, NotOverturnable, AlreadyRestored.
     """
     activity = _locked(session, resident_id, activity_id, (Outcome.REFUSED, Outcome.REVERSED), NotOverturnable)
     tariffs = pricing.current(session)
@@ -119,41 +133,11 @@ def overturn(session: Session, resident_id: UUID, activity_id: UUID, *, now: dat
     row.ended_at = activity.ended_at
     if row.reason is None and Reason.PAID_AS_STEPS not in waived and steps.paid_as_steps(session, _claim_of(activity)):
         row.reason = Reason.PAID_AS_STEPS  # synced since: a refused walk covers no steps
-    award = _settle(session, activity, row, tariffs, now=now)
+    award = _settle(session, activity, row, tariffs, is_own_act=Reason.SAME_BAG in waived, now=now)
     if award.outcome is Outcome.AWARDED and activity.behaviour is Behaviour.WALK and activity.distance_m is not None:
         # A held walk was covered when it was held: its steps are not paid beside it.
         steps.cover(session, resident_id, activity.started_at, activity.ended_at, activity.distance_m)
     return award
-
-
-# Day 0 is Monday; the column's name is made of a number from 0 to 6.
-_FREE_CAP = {
-    day: sa.text(
-        f"UPDATE cap_usage SET day_{day} = day_{day} - :points "  # noqa: S608 -- a number
-        f"WHERE resident_id = :resident_id AND cap_group = :cap_group AND week_on = :week_on AND day_{day} >= :points"
-    )
-    for day in range(7)
-}
-
-
-def free_share(session: Session, resident_id: UUID, activity_id: UUID) -> None:
-    """Give back what a paid claim has used of caps and bounds, ahead of the stronger record that takes its place.
-
-    Otherwise a household at its limit would be paid less for two records of one act than for the stronger one alone.
-    The activity stays locked by a write, and the caller takes its points back in the same transaction. One that is not
-    paid, or no longer, has nothing to give.
-    """
-    try:
-        activity = _locked(session, resident_id, activity_id, (Outcome.AWARDED,), AlreadyRevoked)
-    except AlreadyRevoked:
-        return
-    tariffs = pricing.current(session)
-    row = _row_of(activity, tariffs)
-    if row.cap_group is not None:
-        keys = {"resident_id": resident_id, "cap_group": row.cap_group, "week_on": week_start(row.business_day)}
-        session.execute(_FREE_CAP[row.business_day.weekday()], {**keys, "points": row.priced_points})
-    paid = session.get(Transfer, (resident_id, activity_id))
-    bounds.give_back(session, row, 0 if paid is None else paid.points, tariffs)
 
 
 def _locked(
@@ -184,7 +168,9 @@ def _leave_to_steps(session: Session, activity: Activity) -> None:
         steps.uncover(session, activity.resident_id, activity.started_at, activity.ended_at, activity.distance_m)
 
 
-def _settle(session: Session, activity: Activity, row: Priced, tariffs: Tariffs, *, now: datetime) -> Award:
+def _settle(
+    session: Session, activity: Activity, row: Priced, tariffs: Tariffs, *, is_own_act: bool = False, now: datetime
+) -> Award:
     if row.reason is None and not session.scalar(
         sa.select(Resident.enabled).where(Resident.resident_id == activity.resident_id)
     ):
@@ -194,12 +180,16 @@ def _settle(session: Session, activity: Activity, row: Priced, tariffs: Tariffs,
             with session.begin_nested():
                 points = pay_recorded(session, row, tariffs=tariffs, now=now)
                 _take_from_partner(session, activity, points or 0)
+                if not is_own_act:
+                    _require_unpaid(session, activity)
         except IntegrityError as error:
             if not isinstance(error.orig, ExclusionViolation):
                 raise
             row.reason, points = Reason.OVERLAP, None
         except _PartnerBudgetShort:
             row.reason, points = Reason.PARTNER_BUDGET, None
+        except _PaidOtherwise:
+            row.reason, points = Reason.SAME_BAG, None
         if points is not None:
             session.refresh(activity)
             reason = Reason.CAPPED if points < row.priced_points else None
@@ -210,10 +200,16 @@ def _settle(session: Session, activity: Activity, row: Priced, tariffs: Tariffs,
 
 def _take_from_partner(session: Session, activity: Activity, points: int) -> None:
     # Otherwise whoever has a partner's key would be paid beyond its budget by having his claims held first.
-    if not points or activity.grade is not Grade.PARTNER_SIGNED or _budgets.take is None:
+    if not points or activity.grade is not Grade.PARTNER_SIGNED or _installed.take is None:
         return
-    if not _budgets.take(session, activity.source, business_day(activity.received_at), points):
+    if not _installed.take(session, activity.source, business_day(activity.received_at), points):
         raise _PartnerBudgetShort
+
+
+def _require_unpaid(session: Session, activity: Activity) -> None:
+    # After the payment and not before: whoever pays another record of this act meanwhile is waited for first.
+    if _installed.paid_otherwise is not None and _installed.paid_otherwise(session, activity):
+        raise _PaidOtherwise
 
 
 def _refuse(session: Session, activity: Activity, reason: Reason) -> None:
@@ -313,7 +309,13 @@ def _restore(session: Session, activity: Activity, tariffs: Tariffs, *, now: dat
     ends_on = paid.expires_on if paid is not None else None
     today = business_day(now)
     row.expires_on = ends_on if ends_on is not None and ends_on >= today else today + RETURN_GRACE
-    if pay_restored(session, row, now=now) is None:
+    try:
+        with session.begin_nested():
+            restored = pay_restored(session, row, now=now)
+            _require_unpaid(session, activity)
+    except _PaidOtherwise:
+        return Award(Outcome.REVERSED, Reason.SAME_BAG, 0, 0, activity.id)
+    if restored is None:
         # Another trip of its time was paid meanwhile: the resident has been paid for that time.
         return Award(Outcome.REVERSED, Reason.OVERLAP, 0, 0, activity.id)
     return Award(Outcome.AWARDED, None, points, row.saved_co2e_mg, row.id)

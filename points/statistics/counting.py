@@ -210,8 +210,7 @@ WITH own AS MATERIALIZED (
     FROM (SELECT {_STARTS.format(day="business_day")} AS starts_on, left(community_code, digits) AS place_code,
                  behaviour, mode
           FROM activity CROSS JOIN (VALUES (6), (9), (12)) AS sizes (digits)
-          -- A record that a stronger one of the same bag has replaced was not taken back after a check or a complaint.
-          WHERE outcome = 'reversed' AND reason <> 'same-bag' AND business_day BETWEEN :first_day AND :last_day
+          WHERE outcome = 'reversed' AND business_day BETWEEN :first_day AND :last_day
             AND {_STARTS.format(day="business_day")} = ANY(cast(:starts AS date[]))) taken_back
     GROUP BY {_SETS.format(who="place_code")}
 )

@@ -118,7 +118,7 @@ FULL JOIN (
                count(DISTINCT concat_ws('|', partner.code, one.site))
                    FILTER (WHERE one.outcome = 'awarded' AND one.site IS NOT NULL) AS sites,
                count(DISTINCT partner.code) FILTER (WHERE one.outcome = 'awarded') AS partners,
-               count(*) FILTER (WHERE one.outcome = 'reversed' AND one.reason <> 'same-bag') AS reversed
+               count(*) FILTER (WHERE one.outcome = 'reversed') AS reversed
         FROM activity one LEFT JOIN partner ON partner.code = one.source
         CROSS JOIN {_GRAINS} CROSS JOIN {_PLACES} {_KINDS}
         WHERE one.business_day >= :since AND one.outcome IN ('awarded', 'reversed')

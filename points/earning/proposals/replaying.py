@@ -199,8 +199,6 @@ class Replay:
         refused = recorded.outcome == Outcome.REFUSED
         if refused and recorded.reason not in BY_THE_RULES:
             return 0, 0, None, recorded.reason
-        if recorded.outcome == Outcome.REVERSED and recorded.reason == Reason.SAME_BAG.value:
-            return 0, 0, None, recorded.reason  # the record that took its place has used its share
         waived = frozenset[Reason]() if refused else _WAIVED_WHEN_PAID
         row = pricing.price(self._tariffs, claim, 0, now=recorded.received_at, waived=waived)
         row.household_id = recorded.household_id

@@ -8,8 +8,7 @@ at random within their path: the others of the path stand for them, and the repo
 
 A failed check that an appeal has overturned counts as passed: another person has looked at what was found and decided
 that the drop was good, and that is the latest that is known of it. To leave it out would treat it as missing at random,
-which a check that somebody fought over is not. A record that another one of the same bag has replaced counts nowhere:
-its bag stands in the population once, under the record that was paid.
+which a check that somebody fought over is not.
 
 The interval is Wilson's (1927) at the effective sample size that the variance implies, so that it stays within 0 and 1
 and has a width when every check passed.
@@ -24,7 +23,6 @@ from sqlalchemy.orm import Session
 
 from points.earning.claims import Reason
 from points.review.models import Case, CaseKind, Verdict
-from points.waste.drops import spot_checks
 from points.waste.drops.models import CheckState, DropPath, SpotCheck
 from points.wilson import wilson
 from server.access import Actor
@@ -133,7 +131,6 @@ def of_scope(
         .where(
             SpotCheck.community_code.startswith(actor.division or "-"),
             SpotCheck.business_day.between(starts_on, ends_on),
-            ~spot_checks.replaced(),
         )
         .group_by(SpotCheck.path, SpotCheck.probability)
         .order_by(SpotCheck.path, SpotCheck.probability)

@@ -1,26 +1,22 @@
 """One bag is paid once, whoever tells of it: a supervisor, a device, a smart bin, the resident's own scan.
 
 Two records are of the same bag if they are of one resident, one category and one place, come from two sources, and lie
-no further apart than SAME_BAG_WITHIN. Both are kept; one is paid:
-
-- what a supervisor found in the bag counts before everything: nothing beside a badly sorted one is paid;
-- what somebody or something else vouches for counts before the resident's own word, whichever comes first. A scan of
-  one's own that was paid already is taken back by a reversal, in the transaction that pays the stronger record, and its
-  share of caps and bounds is free again. To pay only the difference would take less, but the two grades have caps of
-  their own, so that the resident could end with less than the stronger record alone pays; it would leave half of the
-  points paid when the bag fails its check; and a replay of the rules could not tell what one record is worth;
-- of two that are equally strong, the first is paid, as of two trips of one time.
+no further apart than SAME_BAG_WITHIN. Both are kept and the first is paid, as of two trips of one time. The stronger
+one does not take the place of a weaker one that was paid: it would need the other's share of caps and bounds, which
+nothing that was paid gives back. A bag that somebody looked into and found badly sorted is paid by no record, and what
+was paid for it before is taken back; what an unattended device was told is the resident's own word and takes nothing
+back. A held record waits beside one that is paid, and whoever releases it finds that out (`is_paid_otherwise`).
 
 Nobody looks before paying: whoever pays second waits for the rows that the first one's award holds (the resident's day)
-and only then sees the other record; with it in view the payment is taken back to a savepoint and done again. What is
-not paid at once (a bag found badly sorted, a held one) holds no such row: our own paths therefore take one lock of the
-resident's before. A partner's batch does not, for it would take thousands: its bag and a badly sorted one recorded in
-the very same moment can both stand.
+and only then sees the other record; with it in view the payment is taken back to a savepoint and done again. A bag that
+is found badly sorted is not paid and holds no such row: our own paths therefore take one lock of the resident's before.
+A partner's batch does not, for it would take thousands: its bag and a badly sorted one recorded in the very same moment
+can both stand.
 """
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
@@ -31,9 +27,8 @@ from sqlalchemy.orm import Session
 
 from points.earning import counts, releasing
 from points.earning.award import award
-from points.earning.bounds import REASONS
 from points.earning.claims import REASON_TEXTS, Award, Claim, Reason
-from points.earning.models import Behaviour, Grade, Outcome
+from points.earning.models import Activity, Behaviour, Grade, Outcome
 from points.earning.pricing import Priced
 from points.waste.sites import opening
 from points.waste.sites.opening import Sites
@@ -45,31 +40,31 @@ from server.notices import notices
 SAME_BAG_WITHIN = timedelta(minutes=10)
 TRIES = 5
 
-_BOUNDS = frozenset(REASONS.values())
-_STANDING = (Outcome.AWARDED, Outcome.HELD)
-
 Told = Claim | Priced
 Pay = Callable[[Collection[int]], list[Award]]
 
 
 @dataclass(frozen=True, slots=True)
 class _Other:
-    """Another record of a bag that was told of."""
+    """Another record of a bag that was told of; `is_restored` if an appeal has paid again what was taken back."""
 
-    activity_id: UUID
     resident_id: UUID
+    activity_id: UUID
     grade: Grade
     outcome: Outcome
     reason: str | None
+    is_restored: bool
 
+    @property
+    def is_paid(self) -> bool:
+        return self.outcome is Outcome.AWARDED or self.is_restored
 
-@dataclass(slots=True)
-class _Plan:
-    """What is known so far: who is refused, by its number, and whom it takes the place of."""
-
-    refused: set[int] = field(default_factory=set)
-    replaced: dict[int, dict[UUID, _Other]] = field(default_factory=dict)
-    given_up: set[int] = field(default_factory=set)  # not paid after all: what they would replace stays
+    @property
+    def was_found_bad(self) -> bool:
+        """Whether somebody other than the resident looked into the bag and found it badly sorted."""
+        return self.reason == Reason.SPOT_CHECK_FAILED or (
+            self.reason == Reason.UNSORTED and not _is_own_word(self.grade)
+        )
 
 
 def award_once(session: Session, claims: Sequence[Claim], *, now: datetime) -> list[Award]:
@@ -101,19 +96,34 @@ def pay_once(session: Session, told: Sequence[Told], pay: Pay, *, now: datetime)
     }
     if not places:
         return pay(())
-    plan = _Plan()
+    refused: set[int] = set()
     for _ in range(TRIES):
         with session.begin_nested() as savepoint:
-            for other in _all_replaced(plan):
-                if other.outcome is Outcome.AWARDED:
-                    releasing.free_share(session, other.resident_id, other.activity_id)
-            awards = pay(plan.refused)
-            found = _others(session, sites, told, places, awards)
-            if not _learn(plan, told, awards, found):
-                _take_back(session, plan, awards, found, now=now)
+            awards = pay(refused)
+            found = _others_of(session, sites, told, places, awards)
+            spoken_for = {
+                n
+                for n, others in found.items()
+                if awards[n].outcome is Outcome.AWARDED and any(each.is_paid or each.was_found_bad for each in others)
+            }
+            if not spoken_for:
+                _take_back(session, [other for n in found if _found_bad(awards[n], told[n]) for other in found[n]], now)
                 return awards
             savepoint.rollback()
-    return pay(plan.refused | found.keys())  # each try met a record that the one before did not know
+        refused |= spoken_for
+    return pay(refused)  # each try met a record that the one before did not know
+
+
+def is_paid_otherwise(session: Session, activity: Activity) -> bool:
+    """Whether another record of the same bag is paid: asked when a person's decision has paid this one after all.
+
+    `wsgi.py` gives this function to the room of releasing, which may not import this one.
+    """
+    if activity.behaviour is not Behaviour.SORTING:
+        return False
+    sites = opening.current(session)
+    place = _place_of(sites, activity)
+    return place is not None and any(other.is_paid for other in _others(session, sites, {0: (activity, place)})[0])
 
 
 def _place_of(sites: Sites, told: Any) -> str | None:
@@ -135,12 +145,16 @@ WITH asked AS MATERIALIZED (
     WHERE d.site_code = asked.place AND d.category = asked.mode
       AND d.dropped_at BETWEEN asked.at - cast(:within AS interval) AND asked.at + cast(:within AS interval)
 )
-SELECT own.n, a.resident_id, a.id, a.grade, a.source, a.site, a.device, a.outcome, a.reason
+SELECT own.n, a.resident_id, a.id, a.grade, a.source, a.site, a.device, a.outcome, a.reason, EXISTS (
+        SELECT FROM activity copy WHERE copy.resident_id = a.resident_id AND copy.source = 'restored'
+            AND copy.external_id = a.id::text AND copy.outcome = 'awarded') AS is_restored
 FROM own JOIN activity a ON a.resident_id = own.resident_id AND a.id = own.activity_id
 WHERE a.source <> own.source
 """)
 _PARTNERS = sa.text("""
-SELECT asked.n, a.resident_id, a.id, a.grade, a.source, a.site, a.device, a.outcome, a.reason
+SELECT asked.n, a.resident_id, a.id, a.grade, a.source, a.site, a.device, a.outcome, a.reason, EXISTS (
+        SELECT FROM activity copy WHERE copy.resident_id = a.resident_id AND copy.source = 'restored'
+            AND copy.external_id = a.id::text AND copy.outcome = 'awarded') AS is_restored
 FROM json_to_recordset(cast(:asked AS json))
         AS asked (n int, resident_id uuid, mode text, others text[], at timestamptz)
     JOIN activity a ON a.resident_id = asked.resident_id AND a.source = ANY (asked.others)
@@ -149,32 +163,40 @@ WHERE a.behaviour = 'sorting' AND a.mode = asked.mode
 """)
 
 
-def _others(
+def _others_of(
     session: Session, sites: Sites, told: Sequence[Told], places: Mapping[int, str], awards: Sequence[Award]
 ) -> dict[int, list[_Other]]:
-    """The other records of each bag that was paid, is held, was found bad, or passed a bound."""
-    asked = [
+    """The other records of each bag that was paid or found badly sorted."""
+    asked = {
+        n: (told[n], place)
+        for n, place in places.items()
+        if awards[n].outcome is Outcome.AWARDED or _found_bad(awards[n], told[n])
+    }
+    return _others(session, sites, asked)
+
+
+def _others(session: Session, sites: Sites, asked: Mapping[int, tuple[Any, str]]) -> dict[int, list[_Other]]:
+    """The other records of each bag, by its number; bags and where they were brought are given."""
+    rows = [
         {
             "n": n,
-            "resident_id": told[n].resident_id,
-            "mode": told[n].mode,
-            "source": told[n].source,
+            "resident_id": one.resident_id,
+            "mode": one.mode,
+            "source": one.source,
             "place": place,
-            "others": sorted(sites.partners_at.get(place, frozenset()) - {told[n].source}),
-            "at": told[n].started_at,
+            "others": sorted(sites.partners_at.get(place, frozenset()) - {one.source}),
+            "at": one.started_at,
         }
-        for n, place in places.items()
-        if awards[n].outcome in _STANDING or awards[n].reason is Reason.UNSORTED or awards[n].reason in _BOUNDS
+        for n, (one, place) in asked.items()
     ]
     # Most places have one partner, whose own events are told apart by their sequence: then nothing is looked through.
-    rows = [*_found(session, _OWN, asked), *_found(session, _PARTNERS, [each for each in asked if each["others"]])]
-    found: dict[int, list[_Other]] = {}
-    for row in sorted(rows, key=lambda row: (row.resident_id, row.id)):
-        if _place_of(sites, row) != places[row.n]:
-            continue
-        other = _Other(row.id, row.resident_id, Grade(row.grade), Outcome(row.outcome), row.reason)
-        found.setdefault(row.n, []).append(other)
-    return found
+    found = [*_found(session, _OWN, rows), *_found(session, _PARTNERS, [each for each in rows if each["others"]])]
+    others: dict[int, list[_Other]] = {n: [] for n in asked}
+    for row in sorted(found, key=lambda row: (row.resident_id, row.id)):
+        if _place_of(sites, row) == asked[row.n][1]:
+            kinds = Grade(row.grade), Outcome(row.outcome)
+            others[row.n].append(_Other(row.resident_id, row.id, *kinds, row.reason, row.is_restored))
+    return others
 
 
 def _found(session: Session, statement: sa.TextClause, asked: Sequence[Mapping[str, Any]]) -> Sequence[sa.Row[Any]]:
@@ -184,95 +206,36 @@ def _found(session: Session, statement: sa.TextClause, asked: Sequence[Mapping[s
     return session.execute(statement, keys).all()
 
 
-def _learn(plan: _Plan, told: Sequence[Told], awards: Sequence[Award], found: Mapping[int, Sequence[_Other]]) -> bool:
-    """Whether the payment must be done again, and the plan with what was found out about it."""
-    again = False
-    for n, others in found.items():
-        if awards[n].reason is Reason.UNSORTED:
-            continue  # nothing of it is paid; the others are taken back
-        if awards[n].outcome not in _STANDING:
-            # It passed a bound. What it is stronger than may have filled that bound, and otherwise stays paid.
-            if n in plan.given_up:
-                continue
-            if n in plan.replaced:
-                plan.given_up.add(n)
-                again = True
-                continue
-        elif any(_speaks_before(other, told[n]) for other in others):
-            plan.refused.add(n)
-            again = True
-            continue
-        again |= _replace(plan, n, told[n], others)
-    return again
-
-
-def _replace(plan: _Plan, n: int, told: Told, others: Sequence[_Other]) -> bool:
-    """Whether the record takes the place of others that the plan did not know yet."""
-    new = {
-        other.activity_id: other
-        for other in others
-        if other.outcome in _STANDING and _is_own_word(other.grade) and not _is_own_word(told.grade)
-    }
-    known = plan.replaced.get(n, {})
-    if not new.keys() - known.keys():
-        return False
-    plan.replaced[n] = known | new
-    return True
-
-
-def _speaks_before(other: _Other, told: Told) -> bool:
-    if other.reason == Reason.UNSORTED.value and not _is_own_word(other.grade):
-        return True
-    if other.outcome not in _STANDING and other.reason != Reason.SPOT_CHECK_FAILED.value:
-        return False
-    return _is_own_word(told.grade) or not _is_own_word(other.grade)
+def _found_bad(award: Award, told: Told) -> bool:
+    return award.reason is Reason.UNSORTED and not _is_own_word(told.grade)
 
 
 def _is_own_word(grade: str) -> bool:
     return grade == Grade.SELF_DECLARED
 
 
-def _all_replaced(plan: _Plan) -> list[_Other]:
-    left_in = plan.replaced.keys() - plan.given_up - plan.refused
-    found = {other.activity_id: other for n in left_in for other in plan.replaced[n].values()}
-    return [found[activity_id] for activity_id in sorted(found)]
-
-
-def _take_back(
-    session: Session, plan: _Plan, awards: Sequence[Award], found: Mapping[int, Sequence[_Other]], *, now: datetime
-) -> None:
-    for other in _all_replaced(plan):
-        _end(session, other, Reason.SAME_BAG, now=now)
-    for n, others in found.items():
-        if awards[n].reason is Reason.UNSORTED:
-            for other in others:
-                _end(session, other, Reason.UNSORTED, now=now)
-
-
-def _end(session: Session, other: _Other, reason: Reason, *, now: datetime) -> None:
-    """Take back what was paid, refuse what is held, and tell the resident. What somebody has ended meanwhile stays."""
-    record = (other.resident_id, other.activity_id)
-    if other.outcome not in _STANDING:
-        return
-    try:
+def _take_back(session: Session, others: Sequence[_Other], now: datetime) -> None:
+    """Take back what was paid for a bag that was found badly sorted, refuse what is held, and tell the resident."""
+    for other in others:
+        record = (other.resident_id, other.activity_id)
         if other.outcome is Outcome.AWARDED:
-            counts.revoke(session, *record, why=reason.value, reason=reason, now=now)
-        else:
-            releasing.refuse(session, *record, reason=reason)
-    except counts.AlreadyRevoked:
-        return
-    except releasing.NotHeld:
-        with suppress(counts.AlreadyRevoked):  # a person has released it at this moment
-            if reason is Reason.SAME_BAG:
-                releasing.free_share(session, *record)
-            counts.revoke(session, *record, why=reason.value, reason=reason, now=now)
-    title_zh, title_en = REASON_TEXTS[reason]
+            with suppress(counts.AlreadyRevoked):  # somebody has ended it at this moment
+                counts.revoke(session, *record, why=Reason.UNSORTED.value, reason=Reason.UNSORTED, now=now)
+                _tell(session, other, ("投放记录的积分已撤回", "The points of a drop were taken back"), now=now)
+        elif other.outcome is Outcome.HELD:
+            with suppress(releasing.NotHeld):
+                releasing.refuse(session, *record, reason=Reason.UNSORTED)
+                _tell(session, other, ("投放记录不予计分", "A drop is not paid"), now=now)
+
+
+def _tell(session: Session, other: _Other, title: tuple[str, str], *, now: datetime) -> None:
+    why_zh, why_en = REASON_TEXTS[Reason.UNSORTED]
     notices.tell(
         session,
         [other.resident_id],
-        kind="bag-recorded-otherwise",
+        kind="bag-found-unsorted",
         subject=f"activity:{other.activity_id}",
-        title_zh=f"您的一条投放记录不再计分: {title_zh}",
-        title_en=f"One record of a drop is no longer paid: {title_en[0].lower()}{title_en[1:]}",
+        title_zh=f"{title[0]}: {why_zh}, 可以申诉",
+        title_en=f"{title[1]}: {why_en[0].lower()}{why_en[1:]}; you can appeal",
         now=now,
     )

@@ -94,8 +94,8 @@ def draw(session: Session, *, to: datetime, data_key: bytes, now: datetime) -> D
     """Draw from at most DRAWN_FROM_AT_ONCE drops after the mark, and those recorded with the last, and move the mark.
 
     The mark stands in the same transaction as the checks, so a round that fails is done again and none is left out.
-    Held drops are drawn from as well: they may still be paid. What another record of the same bag has replaced, or was
-    paid before, is not. Drawing twice draws the same.
+    Held drops are drawn from as well: they may still be paid. A bag is drawn by the record that was paid. Drawing twice
+    draws the same.
     """
     since: datetime = session.scalars(sa.select(SpotCheckMark.drawn_to)).one()
     until = min(since + DRAWN_SPAN, to)
@@ -178,21 +178,8 @@ def list_checks(
     return page_of(session.scalars(wanted).all(), limit, lambda row: (row.id,))
 
 
-def replaced() -> sa.Exists:
-    """Whether another record of the same bag was paid in place of a check's: its bag counts, and is checked, there."""
-    return sa.exists().where(
-        Activity.resident_id == SpotCheck.resident_id,
-        Activity.id == SpotCheck.activity_id,
-        Activity.outcome.in_([Outcome.REVERSED, Outcome.REFUSED]),
-        Activity.reason == Reason.SAME_BAG.value,
-    )
-
-
 def _visible(session: Session, actor: Actor) -> sa.Select[SpotCheck]:
-    """The checks of the actor's scope, without drops that they graded, and those of their own household.
-
-    Nor those of records that another one of the same bag has replaced: they run out, and count nowhere.
-    """
+    """The checks of the actor's scope, without drops that they graded, and those of their own household."""
     if session.get(StaffLink, actor.id, populate_existing=True) is None:
         raise StaffUnlinked
     own = sa.select(StaffLink.resident_id).where(StaffLink.staff_id == actor.id, StaffLink.resident_id.is_not(None))
@@ -202,7 +189,6 @@ def _visible(session: Session, actor: Actor) -> sa.Select[SpotCheck]:
         SpotCheck.community_code.startswith(actor.division or "-"),
         sa.or_(SpotCheck.staff_id.is_(None), SpotCheck.staff_id.not_in(staff_links.accounts_of(session, actor.id))),
         SpotCheck.resident_id.not_in(own.union(living)),
-        ~replaced(),
     )
 
 
