@@ -18,11 +18,15 @@ from sqlalchemy.orm import Mapped, Session, mapped_column
 
 from server.access import actor
 from server.clock import now
+from server.crypto import keyed_hash
 from server.database import Base, delete_some, run_transaction
 from server.errors import DomainError
+from server.settings import settings
 
 KEPT_FOR = timedelta(days=30)
 ANSWER_BYTES_MAX = 65_536
+
+_PURPOSE = "idempotency-request"
 
 
 class IdempotencyKeyReused(DomainError):
@@ -65,7 +69,7 @@ class IdempotencyRecord(Base):
 
     actor_id: Mapped[UUID] = mapped_column(primary_key=True)
     key: Mapped[str] = mapped_column(sa.String(128), primary_key=True)
-    request_sha256: Mapped[bytes] = mapped_column(sa.LargeBinary(32))
+    request_sha256: Mapped[bytes] = mapped_column(sa.LargeBinary(32))  # keyed: nobody finds it by trying
     answer_status: Mapped[int] = mapped_column(sa.SmallInteger)
     answer_type: Mapped[str] = mapped_column(sa.String(100))
     answer_etag: Mapped[str | None] = mapped_column(sa.String(100))  # what the next edit must name
@@ -105,14 +109,18 @@ def _guard(view: View, *, required: bool) -> View:
 
 def _once(session: Session, key: str, work: Callable[[], Response]) -> Response:
     person = actor().id
-    fingerprint = _fingerprint()
+    plain = _digest()
+    # A key over the digest, not over the body: an address or a join code in it would be found by hashing guesses.
+    fingerprint = keyed_hash(settings().data_key, _PURPOSE, plain.hex())
     # Held until the transaction ends: a second request with the same key cannot slip in between look and store.
     lock = sa.func.pg_try_advisory_xact_lock(sa.func.hashtextextended(f"idempotency:{person}:{key}", 0))
     if not session.scalar(sa.select(lock)):
         raise RequestStillRunning
     stored = session.get(IdempotencyRecord, (person, key))
     if stored is not None:
-        if stored.request_sha256 != fingerprint:
+        # Records of before 2026-11-23 hold the plain digest. `plain` may go from here when none lives any more, that is
+        # KEPT_FOR after the update: not before 2026-12-24, and then for installations that took this release.
+        if stored.request_sha256 not in (fingerprint, plain):
             raise IdempotencyKeyReused
         answer = Response(stored.answer_body, stored.answer_status, content_type=stored.answer_type)
         if stored.answer_etag is not None:
@@ -136,7 +144,7 @@ def _once(session: Session, key: str, work: Callable[[], Response]) -> Response:
     return answer
 
 
-def _fingerprint() -> bytes:
+def _digest() -> bytes:
     parts = (request.method.encode(), request.full_path.encode(), request.get_data())
     return hashlib.sha256(b"\0".join(parts)).digest()
 

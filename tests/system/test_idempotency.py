@@ -1,5 +1,6 @@
 """An Idempotency-Key: one effect, the first answer again, and nothing kept of what was refused."""
 
+import hashlib
 import secrets
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -67,6 +68,34 @@ def test_another_request_under_the_same_key_is_refused(
     answer = other(district.http, {**headers, "Idempotency-Key": "the-same-key"}, reward)
     assert (answer.status_code, code_of(answer)) == (422, "idempotency-key-reused")
     assert (spent(district, person), kept(district, person)) == (1, 1)
+
+
+def plain_digest(answer: httpx.Response) -> bytes:
+    """The digest of a request that whoever guesses it can work out."""
+    asked = answer.request
+    return hashlib.sha256(b"\0".join((asked.method.encode(), f"{asked.url.path}?".encode(), asked.content))).digest()
+
+
+def test_what_was_asked_is_not_found_by_trying(district: District, spender: Any) -> None:
+    person, headers, reward = spender
+    first = district.spend(headers, reward, "kept-as-a-digest")
+    digest = "SELECT request_sha256 FROM idempotency_record WHERE actor_id = %s"
+    assert bytes(district.value(digest, person)) != plain_digest(first), "it can be, without the data key"
+
+
+def test_a_request_kept_before_its_digest_had_a_key_gets_its_first_answer_again(
+    district: District, spender: Any
+) -> None:
+    person, headers, reward = spender
+    first = district.spend(headers, reward, "from-before-the-key")
+    with district.connect() as connection:
+        older = "UPDATE idempotency_record SET request_sha256 = %s WHERE actor_id = %s"
+        connection.execute(older, (plain_digest(first), person))
+    again = district.spend(headers, reward, "from-before-the-key")
+    assert (again.status_code, again.content) == (201, first.content)
+    other = district.spend(headers, district.reward(cost=1, stock=1), "from-before-the-key")
+    assert (other.status_code, code_of(other)) == (422, "idempotency-key-reused")
+    assert spent(district, person) == 1
 
 
 def test_a_request_whose_first_still_runs_is_told_so(district: District, spender: Any) -> None:
