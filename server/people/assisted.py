@@ -18,11 +18,14 @@ from server.errors import Conflict, InvalidRequest, NotFound
 from server.paging import Page, decode, page_of
 from server.people import residents, staff_links
 from server.people.models import Consent, ConsentPurpose, Resident, WechatIdentity
-from server.people.residents import TERMS_TEXT_VERSION, AccountDisabled
+from server.people.residents import TERMS_TEXT_VERSION
 from server.places.divisions import community_for
 
 # Under fourteen only with a guardian's consent (PIPL 31), and there is no guardian's account to give it.
 AGE_MIN = 14
+
+# The subject in the trail of a look-up that found nobody.
+UNKNOWN_CALLER = "unknown"
 
 
 class RegisteredAlready(Conflict):
@@ -45,6 +48,16 @@ class HasOwnPhone(Conflict):
     )
 
 
+class ResidentDisabled(Conflict):
+    """Nobody acts for a resident whose account the district office has disabled."""
+
+    code, title_zh, title_en = (
+        "resident-disabled",
+        "该居民的账号已停用, 请联系区级管理部门",
+        "This resident's account is disabled; contact the district office",
+    )
+
+
 def is_assisted(session: Session, resident_id: UUID) -> bool:
     """Whether nobody signs in as this resident."""
     signs_in = sa.exists().where(WechatIdentity.resident_id == resident_id)
@@ -54,14 +67,14 @@ def is_assisted(session: Session, resident_id: UUID) -> bool:
 def resident_for(session: Session, actor: Actor, resident_id: UUID, *, now: datetime) -> Resident:
     """A resident, with a phone or without, whose home is in the scope of staff who may act for them.
 
-    Raises NotFound outside the scope, AccountDisabled, StaffUnlinked, ServesOwnHousehold.
+    Raises NotFound outside the scope, ResidentDisabled, StaffUnlinked, ServesOwnHousehold.
     """
     resident = session.get(Resident, resident_id, populate_existing=True)
     if resident is None or resident.community_code is None:
         raise NotFound
     actor.require_cover(resident.community_code)
     if not resident.enabled:
-        raise AccountDisabled
+        raise ResidentDisabled
     staff_links.require_may_serve(session, actor.id, resident_id, now=now)
     return resident
 
@@ -75,18 +88,29 @@ def assisted_for(session: Session, actor: Actor, resident_id: UUID, *, now: date
 
 
 def list_assisted(
-    session: Session, actor: Actor, *, community_code: str, nickname: str | None, limit: int, cursor: str | None
+    session: Session,
+    actor: Actor,
+    *,
+    community_code: str,
+    nickname: str | None,
+    limit: int,
+    cursor: str | None,
+    now: datetime,
 ) -> Page[Resident]:
     """The residents without a phone of a community in the actor's scope, the earliest registered first.
 
-    `nickname` is the whole name. Raises NotFound outside the scope, BadCursor.
+    Without the actor's own household, for whom a colleague acts. `nickname` is the whole name.
+
+    Raises NotFound outside the scope, StaffUnlinked, BadCursor.
     """
     actor.require_cover(community_code)
+    staff_links.require_linked(session, actor.id)
     wanted = (
         sa.select(Resident)
         .where(
             Resident.community_code == community_code,
             ~sa.exists().where(WechatIdentity.resident_id == Resident.resident_id),
+            sa.not_(staff_links.own_household(session, actor.id, Resident.resident_id, now=now)),
         )
         .order_by(Resident.resident_id)
         .limit(limit + 1)
@@ -98,17 +122,30 @@ def list_assisted(
     return page_of(session.scalars(wanted).all(), limit, lambda row: (row.resident_id,))
 
 
-def look_up(session: Session, actor: Actor, *, phone: str, data_key: bytes, now: datetime) -> Resident:
-    """Whose number this is, E.164, if they live in the actor's scope: for whoever telephones. The trail keeps it.
+def look_up(session: Session, actor: Actor, *, phone: str, data_key: bytes, now: datetime) -> UUID | None:
+    """Whose number this is, E.164, if they live in the actor's scope: for whoever telephones.
 
-    Raises NotFound, the same for a number that nobody has.
+    The trail keeps it, also where it is nobody's, so that trying numbers out shows; the number itself it does not keep.
+    Raises nothing, so that the caller commits the trail before `caller_for` refuses.
     """
     found = residents.with_phone(session, phone=phone, data_key=data_key)
-    if found is None or found.community_code is None:
-        raise NotFound
-    actor.require_cover(found.community_code)
+    if found is None or found.community_code is None or not actor.covers(found.community_code):
+        # Nobody's and that of somebody elsewhere are one: the trail says no more than the answer.
+        audit.record(session, actor, "resident.look-up", UNKNOWN_CALLER, now=now)
+        return None
     audit.record(session, actor, "resident.look-up", str(found.resident_id), now=now)
-    return found
+    return found.resident_id
+
+
+def caller_for(session: Session, actor: Actor, resident_id: UUID | None, *, now: datetime) -> Resident:
+    """Whom `look_up` found, if the actor may act for them.
+
+    Raises StaffUnlinked, first, so that a miss tells nothing; NotFound, ResidentDisabled, ServesOwnHousehold.
+    """
+    staff_links.require_linked(session, actor.id)
+    if resident_id is None:
+        raise NotFound
+    return resident_for(session, actor, resident_id, now=now)
 
 
 def register(

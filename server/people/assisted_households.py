@@ -53,6 +53,8 @@ def found(session: Session, actor: Actor, resident_id: UUID, *, now: datetime) -
 def issue_code(session: Session, actor: Actor, resident_id: UUID, *, data_key: bytes, now: datetime) -> IssuedJoinCode:
     """Make the join code of a household in which nobody has a phone; the one before ends at once.
 
+    A phone that is leaving makes no code, and so keeps nobody from making one.
+
     Raises NoHousehold, HouseholdHasPhone, and what acting for a resident raises.
     """
     resident = _in_the_place_of(session, actor, resident_id, now=now)
@@ -60,11 +62,11 @@ def issue_code(session: Session, actor: Actor, resident_id: UUID, *, data_key: b
     phones = (
         sa.select(WechatIdentity.resident_id)
         .join(HouseholdMember, HouseholdMember.resident_id == WechatIdentity.resident_id)
-        .where(HouseholdMember.household_id == household_id)
+        .where(HouseholdMember.household_id == household_id, HouseholdMember.leaves_at.is_(None))
     )
     if session.scalar(sa.select(phones.exists())):
         raise HouseholdHasPhone
-    made = households.issue_code(session, resident, data_key=data_key, now=now)
+    made = households.issue_code(session, resident, issued_by=actor.id, data_key=data_key, now=now)
     _record(session, actor, "join-code", resident_id, household_id, now=now)
     return made
 
@@ -86,12 +88,15 @@ def join(
 
 
 def leave(session: Session, actor: Actor, resident_id: UUID, *, now: datetime) -> OwnHousehold:
-    """Have the resident leave with the end of the business day; the others are told.
+    """Have the resident leave with the end of the business day; the others are told, once.
 
     Raises NoHousehold, and what acting for a resident raises.
     """
     resident = _in_the_place_of(session, actor, resident_id, now=now)
+    before = _leaves_at(session, resident_id)
     left = households.leave(session, resident, now=now)
+    if _leaves_at(session, resident_id) == before:
+        return left
     _record(session, actor, "leave", resident_id, left.id, now=now)
     notices.tell(
         session,
@@ -106,12 +111,15 @@ def leave(session: Session, actor: Actor, resident_id: UUID, *, now: datetime) -
 
 
 def stay(session: Session, actor: Actor, resident_id: UUID, *, now: datetime) -> OwnHousehold:
-    """Take back the resident's departure that has not taken effect; the others are told.
+    """Take back the resident's departure that has not taken effect; the others are told if there was one.
 
     Raises NoHousehold, PutOut, and what acting for a resident raises.
     """
     resident = _in_the_place_of(session, actor, resident_id, now=now)
+    before = _leaves_at(session, resident_id)
     kept = households.stay(session, resident, now=now)
+    if _leaves_at(session, resident_id) == before:
+        return kept
     _record(session, actor, "stay", resident_id, kept.id, now=now)
     notices.tell(
         session,
@@ -137,12 +145,18 @@ def put_out(session: Session, actor: Actor, resident_id: UUID, member_id: UUID, 
 
 
 def _in_the_place_of(session: Session, actor: Actor, resident_id: UUID, *, now: datetime) -> Actor:
-    """The resident as whoever acts: households know nothing of staff.
+    """The resident as whoever acts: in a household nobody but its members does anything.
 
-    Raises NotFound outside the scope, AccountDisabled, StaffUnlinked, ServesOwnHousehold, HasOwnPhone.
+    Raises NotFound outside the scope, ResidentDisabled, StaffUnlinked, ServesOwnHousehold, HasOwnPhone.
     """
     assisted.assisted_for(session, actor, resident_id, now=now)
     return Actor(id=resident_id, role=Role.RESIDENT, session_id=actor.session_id)
+
+
+def _leaves_at(session: Session, resident_id: UUID) -> datetime | None:
+    """When the resident leaves, None if they stay; held, so that two who enter the same at once tell it once."""
+    own = sa.select(HouseholdMember.leaves_at).where(HouseholdMember.resident_id == resident_id)
+    return session.scalar(own.with_for_update())
 
 
 def _others(session: Session, household_id: UUID, resident_id: UUID) -> Sequence[UUID]:

@@ -103,7 +103,7 @@ ListedResidentPage = page_schema(ListedResidentView)
 def list_assisted_residents(query: dict[str, Any]) -> Page[Resident]:
     """无手机居民列表. List the residents of a community of the own scope who cannot sign in."""
     with transaction() as session:
-        return assisted.list_assisted(session, actor(), **query)
+        return assisted.list_assisted(session, actor(), **query, now=now())
 
 
 # Not idempotent: a key would keep a digest of the number.
@@ -116,7 +116,9 @@ def look_resident_up(entry: dict[str, Any]) -> Resident:
     """按手机号查找来电居民. Find the resident of the own scope who telephones, by their whole number."""
     phone = entry["phone"] if entry["phone"].startswith("+") else f"+86{entry['phone']}"
     key = settings().data_key
-    return run_transaction(lambda session: assisted.look_up(session, actor(), phone=phone, data_key=key, now=now()))
+    found = run_transaction(lambda session: assisted.look_up(session, actor(), phone=phone, data_key=key, now=now()))
+    with transaction() as session:  # another one: the trail outlives a refusal
+        return assisted.caller_for(session, actor(), found, now=now())
 
 
 @blueprint.post("")

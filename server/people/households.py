@@ -19,10 +19,11 @@ from server.clock import business_day, day_start
 from server.database import delete_some, new_id
 from server.errors import Conflict, Forbidden, NotFound
 from server.notices import notices
-from server.people import join_codes
+from server.people import join_codes, staff_links
 from server.people.code_limits import limits_on
 from server.people.join_codes import hashed
-from server.people.models import Household, HouseholdJoinCode, HouseholdMember, HouseholdStay, Resident
+from server.people.models import Household, HouseholdJoinCode, HouseholdMember, HouseholdStay, Resident, Staff
+from server.people.staff_links import StaffUnlinked
 
 CODE_PURPOSE = "household-join-code"
 CODE_KEPT_FOR = timedelta(hours=24)
@@ -36,13 +37,13 @@ DEPARTURES_AT_ONCE = 10_000
 class NoHousehold(NotFound):
     """The resident is in no household."""
 
-    code, title_zh, title_en = "no-household", "您尚未加入家庭", "You are in no household"
+    code, title_zh, title_en = "no-household", "尚未加入家庭", "In no household"
 
 
 class InHouseholdAlready(Conflict):
     """One household at a time."""
 
-    code, title_zh, title_en = "in-household-already", "您已在一个家庭中", "You are in a household already"
+    code, title_zh, title_en = "in-household-already", "已在一个家庭中", "In a household already"
     constraints = ("household_member_pkey",)
 
 
@@ -85,7 +86,7 @@ class NotFirstMember(Forbidden):
 class PutOut(Forbidden):
     """Whom the household put out cannot stay after all."""
 
-    code, title_zh, title_en = "put-out", "您已被请出该家庭", "The household has put you out"
+    code, title_zh, title_en = "put-out", "已被请出该家庭, 不能取消退出", "Put out by the household"
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,8 +161,15 @@ def found(session: Session, actor: Actor, *, now: datetime) -> OwnHousehold:
     return view(session, actor, now=now)
 
 
-def issue_code(session: Session, actor: Actor, *, data_key: bytes, now: datetime) -> IssuedJoinCode:
-    """Make the household's join code, for 24 hours; the one before ends at once. Raises NoHousehold."""
+def issue_code(
+    session: Session, actor: Actor, *, data_key: bytes, now: datetime, issued_by: UUID | None = None
+) -> IssuedJoinCode:
+    """Make the household's join code, for 24 hours; the one before ends at once.
+
+    `issued_by` is the member of staff who makes it in the actor's place; None is the actor.
+
+    Raises NoHousehold.
+    """
     household_id = _own(session, actor, leaving=False)
     expires_at = now + CODE_KEPT_FOR
     code = join_codes.issue(
@@ -169,7 +177,7 @@ def issue_code(session: Session, actor: Actor, *, data_key: bytes, now: datetime
         HouseholdJoinCode,
         household_id,
         purpose=CODE_PURPOSE,
-        issued_by=actor.id,
+        issued_by=actor.id if issued_by is None else issued_by,
         expires_at=expires_at,
         data_key=data_key,
         now=now,
@@ -180,18 +188,22 @@ def issue_code(session: Session, actor: Actor, *, data_key: bytes, now: datetime
 def join(session: Session, actor: Actor, *, code: str, data_key: bytes, now: datetime) -> OwnHousehold:
     """Become a member of the household whose code this is; the others are told.
 
-    The place is taken by a guarded count, so that two who join at once cannot both have the last one.
+    The place is taken by a guarded count, so that two who join at once cannot both have the last one. A code that a
+    member of staff made lets in nobody for whom they may not act, themself above all: else they would found a household
+    for somebody first and live in it afterwards.
 
-    Raises InHouseholdAlready, HouseholdWait, HouseholdCodeUnknown, HouseholdFull, CodeLimitsMissing.
+    Raises InHouseholdAlready, HouseholdWait, HouseholdCodeUnknown, HouseholdFull, CodeLimitsMissing, and
+    ServesOwnHousehold for a code of staff.
     """
     _require_free(session, actor.id, now=now)
-    household_id = session.scalar(
-        sa.select(HouseholdJoinCode.household_id).where(
-            HouseholdJoinCode.code_hash == hashed(data_key, CODE_PURPOSE, code), HouseholdJoinCode.expires_at > now
-        )
-    )
-    if household_id is None:
+    known = session.execute(
+        sa.select(HouseholdJoinCode.household_id, Staff.id)
+        .outerjoin(Staff, Staff.id == HouseholdJoinCode.issued_by)
+        .where(HouseholdJoinCode.code_hash == hashed(data_key, CODE_PURPOSE, code), HouseholdJoinCode.expires_at > now)
+    ).one_or_none()
+    if known is None:
         raise HouseholdCodeUnknown
+    household_id, made_by_staff = known
     taken = session.scalar(
         sa.update(Household)
         .where(
@@ -208,6 +220,8 @@ def join(session: Session, actor: Actor, *, code: str, data_key: bytes, now: dat
         sa.select(HouseholdMember.resident_id).where(HouseholdMember.household_id == household_id)
     ).all()
     _enter(session, actor.id, household_id, now=now)
+    if made_by_staff is not None:
+        _require_may_let_in(session, made_by_staff, actor.id, now=now)
     notices.tell(
         session,
         others,
@@ -340,36 +354,6 @@ def forget_old(session: Session, *, now: datetime) -> int:
     return delete_some(session, HouseholdStay, HouseholdStay.left_at < now - STAYS_KEPT_FOR)
 
 
-def living_with(
-    session: Session, one: UUID, other: UUID | sa.SQLColumnExpression[UUID], *, now: datetime
-) -> sa.ColumnElement[bool]:
-    """The condition that `other`, a resident or a column of them, is `one`, or shares a household with them.
-
-    Or did within the waiting time before `now`: so that nobody leaves their household in the evening to be served by it
-    in the morning. Households are looked up here, so that each row of a list costs two looks at a key and no more.
-    """
-    themself = sa.literal(one) == other
-    lives_in = session.scalars(sa.select(HouseholdMember.household_id).where(HouseholdMember.resident_id == one)).all()
-    left = session.execute(
-        sa.select(HouseholdStay.household_id, HouseholdStay.left_at).where(HouseholdStay.resident_id == one)
-    ).all()
-    if not lives_in and not left:  # and a district needs no limits of households before it has any
-        return themself
-    since = now - timedelta(days=limits_on(session, now).household_wait_days)
-    ours = {*lives_in, *(stay.household_id for stay in left if stay.left_at > since)}
-    if not ours:
-        return themself
-    lives = sa.exists().where(HouseholdMember.resident_id == other, HouseholdMember.household_id.in_(ours))
-    # OFFSET keeps the planner from reading every stay of the district first: no index knows them by household.
-    lived = (
-        sa.select(HouseholdStay.household_id)
-        .where(HouseholdStay.resident_id == other, HouseholdStay.household_id.in_(ours), HouseholdStay.left_at > since)
-        .offset(sa.literal_column("0"))
-        .exists()
-    )
-    return sa.or_(themself, lives, lived)
-
-
 def _own(session: Session, actor: Actor, *, leaving: bool = True) -> UUID:
     """The actor's household; with `leaving` False only of one who is not about to leave it. Raises NoHousehold."""
     wanted = sa.select(HouseholdMember.household_id).where(HouseholdMember.resident_id == actor.id)
@@ -404,6 +388,14 @@ def _enter(session: Session, resident_id: UUID, household_id: UUID, *, now: date
     )
     if entered is None:  # they joined another household at the same moment
         raise InHouseholdAlready
+
+
+def _require_may_let_in(session: Session, staff_id: UUID, resident_id: UUID, *, now: datetime) -> None:
+    """Asked once they are inside, when whoever lives together is known."""
+    try:
+        staff_links.require_may_serve(session, staff_id, resident_id, now=now)
+    except StaffUnlinked:  # since: nobody can tell any more whose household it is, and the code is as good as ended
+        raise HouseholdCodeUnknown from None
 
 
 def _end_of_day(now: datetime) -> datetime:

@@ -16,7 +16,8 @@ from sqlalchemy.orm import Session
 from server import audit
 from server.access import Actor
 from server.errors import Conflict, Forbidden, NotFound
-from server.people import code_uses, households
+from server.people import code_uses
+from server.people.living_together import living_with
 from server.people.models import CodePurpose, StaffLink
 from server.people.staff import OwnAccount, own_account, staff_for
 
@@ -114,15 +115,22 @@ def accounts_of(session: Session, staff_id: UUID) -> Sequence[UUID]:
     return [staff_id, *others]
 
 
+def require_linked(session: Session, staff_id: UUID) -> UUID | None:
+    """Which resident this member of staff is; None of one who declared that there is none. Raises StaffUnlinked."""
+    found = session.execute(sa.select(StaffLink.resident_id).where(StaffLink.staff_id == staff_id)).one_or_none()
+    if found is None:
+        raise StaffUnlinked
+    own: UUID | None = found.resident_id
+    return own
+
+
 def require_may_serve(session: Session, staff_id: UUID, resident_id: UUID, *, now: datetime) -> None:
     """Raise StaffUnlinked or ServesOwnHousehold unless this member of staff may act for this resident.
 
     For whoever confirms, checks or decides what a resident did, in every room.
     """
-    found = session.execute(sa.select(StaffLink.resident_id).where(StaffLink.staff_id == staff_id)).first()
-    if found is None:
-        raise StaffUnlinked
-    if session.scalar(sa.select(_own(session, found.resident_id, resident_id, now=now))):
+    own = require_linked(session, staff_id)
+    if session.scalar(sa.select(_own(session, own, resident_id, now=now))):
         raise ServesOwnHousehold
 
 
@@ -140,4 +148,4 @@ def own_household(
 def _own(
     session: Session, own: UUID | None, resident_id: UUID | sa.SQLColumnExpression[UUID], *, now: datetime
 ) -> sa.ColumnElement[bool]:
-    return sa.false() if own is None else households.living_with(session, own, resident_id, now=now)
+    return sa.false() if own is None else living_with(session, own, resident_id, now=now)
