@@ -235,14 +235,20 @@ def case_for(session: Session, actor: Actor, case_id: UUID) -> Case:
     return found
 
 
+def _case_of_others(session: Session, actor: Actor, case_id: UUID, *, now: datetime) -> Case:
+    """A case in the actor's scope that is not about their own household. Raises NotFound."""
+    found = case_for(session, actor, case_id)
+    if session.scalar(sa.select(staff_links.own_household(session, actor.id, found.resident_id, now=now))):
+        raise NotFound
+    return found
+
+
 def read(session: Session, actor: Actor, case_id: UUID, *, now: datetime) -> WholeCase:
     """One case of the actor's scope with its activities, what was decided so far, and an appeal's words.
 
     Raises NotFound, for a case about the actor's own household too.
     """
-    case = case_for(session, actor, case_id)
-    if session.scalar(sa.select(staff_links.own_household(session, actor.id, case.resident_id, now=now))):
-        raise NotFound
+    case = _case_of_others(session, actor, case_id, now=now)
     decisions = session.scalars(
         sa.select(CaseDecision)
         .where(CaseDecision.resident_id == case.resident_id, CaseDecision.case_id == case.id)
@@ -278,8 +284,11 @@ def take(session: Session, actor: Actor, case_id: UUID, *, now: datetime) -> See
 
 
 def give_back(session: Session, actor: Actor, case_id: UUID, *, now: datetime) -> SeenCase:
-    """Give a case back that the actor has in hand. Raises NotFound, CaseEnded, CaseAssignedToAnother."""
-    case = case_for(session, actor, case_id)
+    """Give a case back that the actor has in hand.
+
+    Raises NotFound, for a case about the actor's own household too, CaseEnded, CaseAssignedToAnother.
+    """
+    case = _case_of_others(session, actor, case_id, now=now)
     own = sa.or_(Case.assigned_to.is_(None), Case.assigned_to == actor.id)
     return _assign(session, actor, case, own, assigned_to=None, now=now)
 

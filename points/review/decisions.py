@@ -102,7 +102,7 @@ def _decided(
     )
     if locked is None:
         raise CaseEnded
-    _require_may_decide(session, actor, accounts, locked, now=now)
+    _require_may_decide(session, actor, accounts, kinds, locked, now=now)
     if locked.assigned_to not in {None, actor.id} and (locked.assigned_at or now) > now - ASSIGNED_FOR:
         raise CaseAssignedToAnother
     if locked.proposed_by in accounts and locked.proposed_verdict is verdict:
@@ -117,21 +117,23 @@ def _decided(
     return locked
 
 
-def take(session: Session, actor: Actor, case_id: UUID, *, now: datetime) -> SeenCase:
+def take(session: Session, actor: Actor, kinds: Kinds, case_id: UUID, *, now: datetime) -> SeenCase:
     """Take a case in hand that the actor may decide: nobody keeps from colleagues what is not theirs to decide.
 
     Raises NotFound, CaseEnded, CaseAssignedToAnother, SecondPersonNeeded, OwnWork, DecidedBefore, StaffUnlinked,
-    ServesOwnHousehold.
+    ServesOwnHousehold, and what the kind's own `may_decide` raises.
     """
     case = cases.case_for(session, actor, case_id)
     accounts = staff_links.accounts_of(session, actor.id)
-    _require_may_decide(session, actor, accounts, case, now=now)
+    _require_may_decide(session, actor, accounts, kinds, case, now=now)
     if case.proposed_by in accounts and case.state in STANDING:
         raise SecondPersonNeeded
     return cases.take(session, actor, case_id, now=now)
 
 
-def _require_may_decide(session: Session, actor: Actor, accounts: Sequence[UUID], case: Case, *, now: datetime) -> None:
+def _require_may_decide(
+    session: Session, actor: Actor, accounts: Sequence[UUID], kinds: Kinds, case: Case, *, now: datetime
+) -> None:
     """Raise unless the actor, under whichever of their `accounts`, has no part in what the case is about."""
     staff_links.require_may_serve(session, actor.id, case.resident_id, now=now)
     about = cases.activities_of(session, case)
@@ -142,6 +144,9 @@ def _require_may_decide(session: Session, actor: Actor, accounts: Sequence[UUID]
         raise OwnWork
     if case.kind is CaseKind.APPEAL and _had_a_part(session, accounts, case):
         raise DecidedBefore
+    may_decide = kinds[case.kind].may_decide
+    if may_decide is not None:
+        may_decide(session, case, actor.id)
 
 
 def _had_a_part(session: Session, accounts: Sequence[UUID], appeal: Case) -> bool:

@@ -27,11 +27,15 @@ class Kind:
     It runs in the decision's own transaction, after the case is written as decided and before the resident is told. A
     `DomainError` that it raises undoes the decision. `told` has the titles of the notice that the resident gets,
     in Chinese and English, by verdict.
+
+    `may_decide(session, case, staff_id)` raises a `DomainError` for whoever had a part in what the case is about. It is
+    asked of everybody who takes a case in hand or speaks about it, the first of two people as well as the last.
     """
 
     code: CaseKind
     on_decision: Callable[[Session, Case, Decision, datetime], None]
     told: Mapping[Verdict, tuple[str, str]] | None = None
+    may_decide: Callable[[Session, Case, UUID], None] | None = None
 
 
 def install(app: Flask, kinds: Sequence[Kind]) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 from uuid import UUID
 
 import sqlalchemy as sa
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session, aliased
 
 from points.earning import holds
 from points.earning.models import HoldOrder, SubjectKind
@@ -18,8 +18,9 @@ from server.errors import NotFound
 from server.paging import Page, decode, page_of
 from server.people import staff_links
 from server.people.models import HouseholdMember, Resident, Staff
+from server.people.staff_links import ServesOwnHousehold, StaffUnlinked
 
-PEOPLE_MAX = 50  # of one household or phone
+ABOUT_PEOPLE = (SubjectKind.RESIDENT, SubjectKind.HOUSEHOLD, SubjectKind.DEVICE)
 WITHOUT_PLACE = (SubjectKind.DEVICE, SubjectKind.SITE, SubjectKind.PARTNER)
 
 
@@ -41,11 +42,13 @@ def list_orders(
     """The orders that stand in the actor's scope, the latest first. Raises BadCursor.
 
     A resident, household or member of staff belongs to its place; a device, a site or a partner to the whole district
-    of this service, whose code `district` is.
+    of this service, whose code `district` is. Those that the actor may not lift are left out: about residents of their
+    own household, or what they confirmed themselves.
     """
+    ones_own = sa.or_(_of_ones_work(session, actor), _of_ones_household(session, actor, now=now))
     wanted = (
         sa.select(HoldOrder)
-        .where(HoldOrder.lifted_at.is_(None), HoldOrder.until > now, _in_scope(actor, district))
+        .where(HoldOrder.lifted_at.is_(None), HoldOrder.until > now, _in_scope(actor, district), ~ones_own)
         .order_by(HoldOrder.id.desc())
         .limit(limit + 1)
     )
@@ -68,10 +71,13 @@ def lift(session: Session, actor: Actor, order_id: UUID, *, district: str, reaso
     )
     if order is None:
         raise NotFound
-    if order.subject_kind is SubjectKind.STAFF and UUID(order.subject) in staff_links.accounts_of(session, actor.id):
+    this = HoldOrder.id == order_id
+    if session.scalar(sa.select(sa.exists().where(this, _of_ones_work(session, actor)))):
         raise NotFound
-    for resident_id in _people_of(session, order):
-        staff_links.require_may_serve(session, actor.id, resident_id, now=now)
+    if order.subject_kind in ABOUT_PEOPLE and staff_links.standing(session, actor) is None:
+        raise StaffUnlinked
+    if session.scalar(sa.select(sa.exists().where(this, _of_ones_household(session, actor, now=now)))):
+        raise ServesOwnHousehold
     holds.lift(session, order_id, now=now)
     audit.record(session, actor, "review.lift-hold", f"hold:{order_id}", now=now, reason=reason)
     session.refresh(order)
@@ -100,13 +106,28 @@ def _id_of(kind: SubjectKind) -> sa.ColumnElement[Any]:
     return sa.case((HoldOrder.subject_kind == kind, sa.cast(HoldOrder.subject, sa.Uuid)), else_=None)
 
 
-def _people_of(session: Session, order: HoldOrder) -> list[UUID]:
-    if order.subject_kind is SubjectKind.RESIDENT:
-        return [UUID(order.subject)]
-    if order.subject_kind is SubjectKind.HOUSEHOLD:
-        members = sa.select(HouseholdMember.resident_id).where(HouseholdMember.household_id == UUID(order.subject))
-        return list(session.scalars(members.limit(PEOPLE_MAX)))
-    if order.subject_kind is SubjectKind.DEVICE:
-        users = sa.select(DeviceUse.resident_id).where(DeviceUse.device == order.subject)
-        return list(session.scalars(users.order_by(DeviceUse.resident_id).limit(PEOPLE_MAX)))
-    return []
+def _of_ones_work(session: Session, actor: Actor) -> sa.ColumnElement[bool]:
+    """Whether an order holds what the actor confirmed, under whichever of their accounts."""
+    accounts = [str(each) for each in staff_links.accounts_of(session, actor.id)]
+    return sa.and_(HoldOrder.subject_kind == SubjectKind.STAFF, HoldOrder.subject.in_(accounts))
+
+
+def _of_ones_household(session: Session, actor: Actor, *, now: datetime) -> sa.ColumnElement[bool]:
+    """Whether an order is about residents of the actor's household: themselves, the household, or a phone they use.
+
+    Who they are is looked up once, and each row costs some looks at a key.
+    """
+    own = staff_links.own_household(session, actor.id, Resident.resident_id, now=now)
+    member = aliased(HouseholdMember)  # `own` looks at members as well, and must not take these for its own
+    themself = sa.exists().where(Resident.resident_id == _id_of(SubjectKind.RESIDENT), own)
+    of_household = (
+        sa.select(member.resident_id)
+        .join(Resident, Resident.resident_id == member.resident_id)
+        .where(member.household_id == _id_of(SubjectKind.HOUSEHOLD), own)
+    )
+    of_phone = (
+        sa.select(DeviceUse.resident_id)
+        .join(Resident, Resident.resident_id == DeviceUse.resident_id)
+        .where(HoldOrder.subject_kind == SubjectKind.DEVICE, DeviceUse.device == HoldOrder.subject, own)
+    )
+    return sa.or_(themself, of_household.exists(), of_phone.exists())

@@ -299,7 +299,7 @@ def read_case(case_id: UUID) -> WholeCase:
 @blueprint.response(200, CaseView)
 def take_case(case_id: UUID) -> SeenCase:
     """领办案件. Take a case in hand, for a day; a second time changes nothing but the hour."""
-    return run_transaction(lambda session: decisions.take(session, actor(), case_id, now=now()))
+    return run_transaction(lambda session: decisions.take(session, actor(), installed(), case_id, now=now()))
 
 
 @blueprint.delete("/review/cases/<uuid:case_id>/assignment")

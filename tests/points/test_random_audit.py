@@ -278,6 +278,12 @@ def test_nobody_checks_what_they_confirmed_or_their_own_household(
         assert client.get(path, headers=street).status_code == 403
         assert client.get(path, headers=narrow).status_code == 404
     assert client.get(f"{URL}/{new_id()}/report", headers=headers).status_code == 404
+    # What they may not check they do not read either.
+    neighbours = headers_of(neighbour, is_resident=False)
+    hers = {str(each.activity_id) for each in items if each.resident_id == other.resident_id}
+    for by, left_out in ((headers, {str(confirmed.activity_id)}), (neighbours, hers)):
+        listed = client.get(f"{URL}/{made}/items?limit=200", headers=by).json["items"]
+        assert {each["activity_id"] for each in listed} == {str(each.activity_id) for each in items} - left_out
     assert check(other, headers) == (201, None)
 
 

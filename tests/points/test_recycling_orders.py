@@ -458,6 +458,7 @@ def test_each_side_cancels_up_to_its_deadline(alice: Party, collector: Party, cl
 def decided(session: Session, order: str, verdict: Verdict, by: UUID) -> None:
     """What the review room does with a final decision."""
     case = session.scalars(sa.select(Case).where(Case.subject_id == UUID(order.rsplit("/", 1)[1]))).one()
+    settling.may_decide(session, case, by)
     settling.decide(session, case, Decision(verdict, "核对了记录", by), now())
     session.commit()
 

@@ -366,6 +366,9 @@ def test_cases_about_ones_own_household_are_not_read_either(
     # A page is whole without what is left out.
     assert listed(mother, limit=1) == [next_door]
     assert [read(mother, each) for each in (his, next_door, old)] == [404, 200, 200]
+    # Giving a case back shows it as well.
+    gave_back = [client.delete(f"{CASES}/{each}/assignment", headers=mother.headers) for each in (his, next_door)]
+    assert [each.status_code for each in gave_back] == [404, 200]
     assert code(decide(client, mother, his)) == (403, "serves-own-household")
     for other in (colleague, unlinked):
         assert listed(other) == filed(other) == [his, next_door, old]
@@ -634,7 +637,7 @@ def test_holds_are_seen_and_lifted_by_those_in_scope(
         path = f"/api/v1/review/holds/{hold_id}/lift"
         return client.post(path, json={"reason": "已核实"}, headers=by.headers).status_code
 
-    assert set(ids(client.get("/api/v1/review/holds", headers=reviewer.headers))) == {hers, own}
+    assert ids(client.get("/api/v1/review/holds", headers=reviewer.headers)) == [hers], "what holds their own work"
     for by in (stranger, foreign):
         assert ids(client.get("/api/v1/review/holds", headers=by.headers)) == []
     assert set(ids(client.get("/api/v1/review/holds", headers=district.headers))) == {hers, device, own}
@@ -642,6 +645,65 @@ def test_holds_are_seen_and_lifted_by_those_in_scope(
     assert [lift(by, hold_id) for by, hold_id in outside] == [404] * 5
     assert [lift(reviewer, hers), lift(district, own)] == [200, 200]
     assert ids(client.get("/api/v1/review/holds", headers=district.headers)) == [device]
+
+
+def test_holds_of_ones_own_household_and_work_are_not_seen_either(
+    client: FlaskClient,
+    session: Session,
+    alice: UUID,
+    make_resident: Callable[..., UUID],
+    make_reviewer: Callable[..., Reviewer],
+) -> None:
+    """What is left out of the list is what cannot be lifted: the district sees and lifts all else."""
+    mother, same, colleague, unlinked = (make_reviewer(DISTRICT, Role.DISTRICT, link=False) for _ in range(4))
+    son, neighbour, home, theirs = make_resident(), make_resident(), new_id(), new_id()
+    with owner(session, unguarded=True):
+        session.add_all(
+            HouseholdMember(resident_id=each, household_id=household, member_id=new_id(), joined_at=NOON)
+            for each, household in {alice: home, son: home, neighbour: theirs}.items()
+        )
+        session.flush()
+    for account in (mother, same):
+        declared(session, account.id, alice)
+    declared(session, colleague.id, neighbour)
+    phones = {"phone:ours": [*(make_resident() for _ in range(60)), son], "phone:theirs": [neighbour]}
+    session.add_all(
+        DeviceUse(resident_id=each, device=device, first_at=NOON, last_at=NOON)
+        for device, users in phones.items()
+        for each in users
+    )
+
+    def placed(*subjects: tuple[SubjectKind, object]) -> set[UUID]:
+        until = NOON + timedelta(days=3)
+        return {
+            holds.place(
+                session, subject_kind=kind, subject=str(each), reason=Reason.BURST, until=until, case_id=None, now=NOON
+            )
+            for kind, each in subjects
+        }
+
+    kind = SubjectKind
+    ours = placed((kind.RESIDENT, alice), (kind.RESIDENT, son), (kind.HOUSEHOLD, home), (kind.DEVICE, "phone:ours"))
+    work = placed((kind.STAFF, mother.id), (kind.STAFF, same.id))
+    next_door = placed((kind.RESIDENT, neighbour), (kind.HOUSEHOLD, theirs), (kind.DEVICE, "phone:theirs"))
+    others = placed((kind.DEVICE, "bins:7"), (kind.SITE, "nk-site-01"), (kind.PARTNER, "bins"))
+    unlinked_work = placed((kind.STAFF, unlinked.id))
+    session.commit()
+
+    def listed(by: Reviewer) -> set[UUID]:
+        return set(ids(client.get("/api/v1/review/holds", headers=by.headers)))
+
+    def refused(by: Reviewer, orders: set[UUID]) -> set[tuple[int, str | None]]:
+        paths = [f"/api/v1/review/holds/{each}/lift" for each in orders]
+        return {code(client.post(path, json={"reason": "已核实"}, headers=by.headers)) for path in paths}
+
+    assert listed(mother) == listed(same) == next_door | others | unlinked_work
+    assert listed(colleague) == ours | work | others | unlinked_work
+    assert listed(unlinked) == ours | work | next_door | others
+    assert refused(mother, ours) == refused(colleague, next_door) == {(403, "serves-own-household")}
+    assert refused(mother, work) == {(404, "not-found")}
+    assert refused(unlinked, ours | next_door) == {(409, "staff-unlinked")}
+    assert refused(mother, next_door | others) == refused(colleague, ours | work) == {(200, None)}
 
 
 # Figures and files

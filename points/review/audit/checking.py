@@ -97,6 +97,7 @@ def audit_of(session: Session, audit_id: UUID) -> RandomAudit:
 
 def list_items(
     session: Session,
+    actor: Actor,
     audit_id: UUID,
     *,
     behaviour: Behaviour | None,
@@ -104,13 +105,22 @@ def list_items(
     checked: bool | None,
     limit: int,
     cursor: str | None,
+    now: datetime,
 ) -> Page[ItemSeen]:
-    """The claims of a sample with what was recorded of them. Raises NotFound, BadCursor."""
+    """The claims of a sample with what was recorded of them, but for those that the actor may not check.
+
+    Raises NotFound, BadCursor.
+    """
     audit_of(session, audit_id)
+    accounts = staff_links.accounts_of(session, actor.id)
     wanted = (
         sa.select(AuditItem, Activity)
         .join(Activity, sa.and_(Activity.resident_id == AuditItem.resident_id, Activity.id == AuditItem.activity_id))
-        .where(AuditItem.audit_id == audit_id)
+        .where(
+            AuditItem.audit_id == audit_id,
+            sa.or_(Activity.staff_id.is_(None), Activity.staff_id.not_in(accounts)),
+            sa.not_(staff_links.own_household(session, actor.id, AuditItem.resident_id, now=now)),
+        )
         .order_by(AuditItem.activity_id)
         .limit(limit + 1)
     )

@@ -178,7 +178,7 @@ def list_items(query: dict[str, Any], audit_id: UUID) -> Page[ItemSeen]:
     """抽中的记录. The claims of a sample with what was recorded of each."""
     require_district()
     with transaction() as session:
-        return checking.list_items(session, audit_id, **query)
+        return checking.list_items(session, actor(), audit_id, now=now(), **query)
 
 
 @blueprint.post("/<uuid:audit_id>/items/<uuid:activity_id>/finding")

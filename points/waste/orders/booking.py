@@ -62,7 +62,7 @@ def order_for(
     """
     assisted.resident_for(session, actor, resident_id, now=now)
     order = (orders.hold if held else orders.order_of)(session, resident_id, order_id)
-    if not orders.was_booked(session, order) and not assisted.is_assisted(session, resident_id):
+    if not orders.shown_to_staff(session, order):
         raise NotFound
     return order
 
@@ -70,7 +70,7 @@ def order_for(
 def cancel(
     session: Session, actor: Actor, resident_id: UUID, order_id: UUID, *, reason: str, now: datetime
 ) -> RecyclingOrder:
-    """Cancel for a resident, up to their own deadline; both sides are told.
+    """Cancel for a resident, up to their own deadline; both sides are told, and whoever booked.
 
     Raises what a resident's own cancelling raises, and what acting for a resident raises.
     """
@@ -78,13 +78,15 @@ def cancel(
     orders.cancel_held(session, order, by=actor, reason=reason, now=now)
     zh, en = "社区工作人员代您取消了回收订单", "community staff cancelled your recycling order for you"
     orders.tell_resident_alone(session, order, zh, en, now=now)
+    zh, en = "同事已代居民取消", "a colleague cancelled it for the resident"
+    orders.tell_booker(session, order, zh, en, but_not=actor.id, now=now)
     return order
 
 
 def report_collector_missed(
     session: Session, actor: Actor, resident_id: UUID, order_id: UUID, *, now: datetime
 ) -> RecyclingOrder:
-    """Say for a resident that nobody came; both sides are told.
+    """Say for a resident that nobody came; both sides are told, and whoever booked.
 
     Raises what a resident's own report raises, and what acting for a resident raises.
     """
@@ -92,13 +94,15 @@ def report_collector_missed(
     orders.report_missed_held(session, order, by=actor, now=now)
     zh, en = "社区工作人员代您反映回收员未到场", "community staff reported for you that nobody came"
     orders.tell_resident_alone(session, order, zh, en, now=now)
+    zh, en = "同事已代居民反映回收员未到场", "a colleague reported for the resident that nobody came"
+    orders.tell_booker(session, order, zh, en, but_not=actor.id, now=now)
     return order
 
 
 def dispute(
     session: Session, actor: Actor, resident_id: UUID, order_id: UUID, *, slip: str, reason: str, now: datetime
 ) -> RecyclingOrder:
-    """Dispute a slip for a resident; both sides are told, and a colleague decides.
+    """Dispute a slip for a resident; both sides are told, and whoever booked. A colleague decides.
 
     Raises what a resident's own dispute raises, and what acting for a resident raises.
     """
@@ -106,4 +110,6 @@ def dispute(
     settling.dispute_held(session, order, by=actor, slip=slip, reason=reason, now=now)
     zh, en = "社区工作人员代您对称重单提出异议", "community staff disputed your weighing slip for you"
     orders.tell_resident_alone(session, order, zh, en, now=now)
+    zh, en = "同事已代居民对称重单提出异议", "a colleague disputed the weighing slip for the resident"
+    orders.tell_booker(session, order, zh, en, but_not=actor.id, now=now)
     return order

@@ -31,14 +31,14 @@ from points.waste.orders.timetable import NoCollection
 from points.waste.sites import opening, registry
 from points.waste.sites.models import Site, SiteKind
 from server import audit
-from server.access import Actor
+from server.access import Actor, Permission, Role
 from server.clock import business_day, day_start
 from server.database import lock_name, new_id
-from server.errors import Conflict, Forbidden, InvalidRequest, NotFound, ReasonRequired
+from server.errors import Conflict, DomainError, Forbidden, InvalidRequest, NotFound, ReasonRequired
 from server.notices.notices import tell
 from server.paging import Page, decode, page_of
 from server.people import assisted, resident_codes, residents, staff_links
-from server.people.models import CodePurpose
+from server.people.models import CodePurpose, Staff
 
 DUE_AT_ONCE_MAX = 200
 
@@ -195,8 +195,7 @@ def accept(session: Session, actor: Actor, order_id: UUID, *, now: datetime) -> 
     if order.state is not OrderState.REQUESTED or (order.due_at is not None and order.due_at <= now):
         raise OrderMoveRefused(state=order.state.value)
     staff_links.require_may_serve(session, actor.id, order.resident_id, now=now)
-    if was_booked(session, order) and order.requested_by in staff_links.accounts_of(session, actor.id):
-        raise CollectsOwnBooking
+    require_not_own_booking(session, actor, order)
     _take_on(session, order, actor, now=now)
     tell_resident(session, order, "回收订单已接单", "your recycling order was accepted", now=now)
     return order
@@ -374,6 +373,17 @@ def was_booked(session: Session, order: RecyclingOrder) -> bool:
     )
 
 
+def require_not_own_booking(session: Session, actor: Actor, order: RecyclingOrder) -> None:
+    """Raise CollectsOwnBooking for whoever booked the order, under whichever of their accounts."""
+    if was_booked(session, order) and order.requested_by in staff_links.accounts_of(session, actor.id):
+        raise CollectsOwnBooking
+
+
+def shown_to_staff(session: Session, order: RecyclingOrder) -> bool:
+    """Whether staff who act for the resident see this order: of one without a phone all, of others what was booked."""
+    return assisted.is_assisted(session, order.resident_id) or was_booked(session, order)
+
+
 def collectors_order(session: Session, actor: Actor, order_id: UUID, *, held: bool = False) -> RecyclingOrder:
     """An order that the collector has, or could take on: requested in their scope. Raises NotFound."""
     found = _one(session, sa.true(), order_id, held=held)
@@ -393,6 +403,14 @@ def disputed_order(session: Session, actor: Actor, order_id: UUID, *, held: bool
     """An order inside the actor's scope that is, or was, disputed. Raises NotFound."""
     found = _one(session, RecyclingOrder.case_id.is_not(None), order_id, held=held)
     actor.require_cover(found.community_code)
+    return found
+
+
+def read_disputed(session: Session, actor: Actor, order_id: UUID, *, now: datetime) -> RecyclingOrder:
+    """The same to read: nobody reads the dispute of their own household. Raises NotFound."""
+    found = disputed_order(session, actor, order_id)
+    if session.scalar(sa.select(staff_links.own_household(session, actor.id, found.resident_id, now=now))):
+        raise NotFound
     return found
 
 
@@ -492,14 +510,25 @@ def move_decided(
 
 
 def tell_resident(session: Session, order: RecyclingOrder, zh: str, en: str, *, now: datetime) -> None:
-    """Tell the order's resident something about it, in Chinese and English.
-
-    Of one who has no phone to read it on, whoever booked is told as well, and rings them up.
-    """
+    """Tell the order's resident something about it, in Chinese and English, and whoever booked for them."""
     tell_resident_alone(session, order, zh, en, now=now)
+    tell_booker(session, order, zh, en, now=now)
+
+
+def tell_booker(
+    session: Session, order: RecyclingOrder, zh: str, en: str, *, but_not: UUID | None = None, now: datetime
+) -> None:
+    """Tell whoever booked for a resident who has no phone to read it on, and who is rung up; `but_not` who knows it."""
+    if order.requested_by == but_not:
+        return
     if was_booked(session, order) and assisted.is_assisted(session, order.resident_id):
-        whose = f"resident:{order.resident_id}:"
-        _tell(session, order.requested_by, order, f"代约订单: {zh}", f"booked by you: {en}", whose=whose, now=now)
+        tell_staff(session, order, order.requested_by, f"代约订单: {zh}", f"booked by you: {en}", now=now)
+
+
+def tell_staff(session: Session, order: RecyclingOrder, staff_id: UUID, zh: str, en: str, *, now: datetime) -> None:
+    """Tell a member of staff who did something for the resident what came of it, if they could still look it up."""
+    if shown_to_staff(session, order) and _may_assist(session, staff_id, order.resident_id, now=now):
+        _tell(session, staff_id, order, zh, en, whose=f"resident:{order.resident_id}:", now=now)
 
 
 def tell_resident_alone(session: Session, order: RecyclingOrder, zh: str, en: str, *, now: datetime) -> None:
@@ -558,8 +587,8 @@ def _move(
     if moved is None:
         raise OrderMoveRefused(move=step.value)
     freed = after in (OrderState.CANCELLED, OrderState.EXPIRED)
-    takes_place = order.channel == "online" or was_booked(session, order)  # who walks up takes nobody's
-    if freed and order.plan_id is not None and takes_place:
+    # Who walks up takes nobody's place; asked last, because it is a query.
+    if freed and order.plan_id is not None and (order.channel == "online" or was_booked(session, order)):
         timetable.give_place_back(session, order.plan_id, order.day)
     return moved
 
@@ -710,6 +739,23 @@ def _listed(
     if cursor is not None:
         query = query.where(RecyclingOrder.id < decode(cursor, tuple[UUID])[0])
     return page_of(session.scalars(query).all(), limit, lambda row: (row.id,))
+
+
+def _may_assist(session: Session, staff_id: UUID, resident_id: UUID, *, now: datetime) -> bool:
+    """Whether a member of staff, as they are now, may act for a resident as they are now: what `booking` asks first.
+
+    Between a booking and what becomes of it an account is disabled, a role or a scope changed, a resident moves, or
+    the two move in together.
+    """
+    found = session.execute(sa.select(Staff.role, Staff.division).where(Staff.id == staff_id, Staff.enabled)).first()
+    if found is None:
+        return False
+    helper = Actor(id=staff_id, role=Role(found.role), session_id=new_id(), division=found.division)
+    try:
+        assisted.resident_for(session, helper, resident_id, now=now)
+    except DomainError:
+        return False
+    return helper.may(Permission.RESIDENT_ASSIST)
 
 
 def _tell(

@@ -192,14 +192,23 @@ def _require_no_part_in(session: Session, order: RecyclingOrder, staff_id: UUID)
     accounts = staff_links.accounts_of(session, staff_id)
     if order.collector_id in accounts:
         raise DecidesOwnWeighing
-    entered = sa.exists().where(
+    if _disputed_by(session, order) in accounts:
+        raise DecidesOwnDispute
+
+
+def _disputed_by(session: Session, order: RecyclingOrder) -> UUID | None:
+    """Who entered the dispute: the resident, or staff for them."""
+    entered = sa.select(RecyclingMove.moved_by).where(
         RecyclingMove.resident_id == order.resident_id,
         RecyclingMove.order_id == order.id,
         RecyclingMove.move == OrderMove.DISPUTE,
-        RecyclingMove.moved_by.in_(accounts),
     )
-    if session.scalar(sa.select(entered)):
-        raise DecidesOwnDispute
+    return session.scalar(entered)
+
+
+def may_decide(session: Session, case: Case, staff_id: UUID) -> None:
+    """Raise DecidesOwnWeighing or DecidesOwnDispute for whoever had a part in the disputed order."""
+    _require_no_part_in(session, orders.order_of(session, case.resident_id, case.subject_id), staff_id)
 
 
 def _raise_stake(session: Session, order: RecyclingOrder, *, now: datetime) -> None:
@@ -216,14 +225,13 @@ def decide(session: Session, case: Case, decision: Decision, now: datetime) -> N
     """Do what the decision of a dispute says: pay the corrected slip, or the first one as it stood.
 
     A correction is dated by the decision: by now the day of the weighing, and that of the correction, may be closed to
-    late records.
+    late records. That the actor had no part in it was asked before (`may_decide`).
 
-    Raises CorrectionMissing, CorrectionStands, DecidesOwnWeighing, DecidesOwnDispute, OrderMoveRefused.
+    Raises CorrectionMissing, CorrectionStands, OrderMoveRefused.
     """
     order = orders.hold(session, case.resident_id, case.subject_id)
     if order.state is not OrderState.DISPUTED:
         raise OrderMoveRefused(state=order.state.value)
-    _require_no_part_in(session, order, decision.decided_by)
     sheets = slips.of_order(session, order)
     corrected = sheets[-1].slip.made_by != order.collector_id
     granted = decision.verdict is Verdict.GRANTED
@@ -242,11 +250,13 @@ def decide(session: Session, case: Case, decision: Decision, now: datetime) -> N
         awards += award(session, claims, now=now)
     orders.move_decided(session, order, decision.decided_by, reason=decision.reason, now=now)
     _tell_settled(session, order, awards, now=now)
+    _tell_staff_decided(session, order, decision.verdict, now=now)
 
 
 KIND = Kind(
     code=CaseKind.RECYCLING_DISPUTE,
     on_decision=decide,
+    may_decide=may_decide,
     told={
         Verdict.GRANTED: ("称重争议: 已按更正后的称重单结算", "Disputed weighing: settled by the corrected slip"),
         Verdict.DENIED: ("称重争议: 经复核维持原称重单", "Disputed weighing: the slip was upheld"),
@@ -337,6 +347,18 @@ def _tell_settled(session: Session, order: RecyclingOrder, awards: Sequence[Awar
     points = sum(each.points for each in awards)
     zh, en = f"回收订单已结算, 获得 {points} 积分", f"your recycling order is settled: {points} points"
     orders.tell_resident_alone(session, order, zh, en, now=now)
+
+
+def _tell_staff_decided(session: Session, order: RecyclingOrder, verdict: Verdict, *, now: datetime) -> None:
+    """Tell whoever disputed for the resident, and whoever booked, what was decided; not what was earned."""
+    zh, en = {
+        Verdict.GRANTED: ("称重异议已按更正后的称重单结算", "the disputed weighing was settled by the corrected slip"),
+        Verdict.DENIED: ("称重异议经复核维持原称重单", "the disputed weighing was decided: the slip was upheld"),
+    }[verdict]
+    entered_by = _disputed_by(session, order)
+    if entered_by is not None and entered_by != order.resident_id:
+        orders.tell_staff(session, order, entered_by, f"代居民提出: {zh}", f"entered by you: {en}", now=now)
+    orders.tell_booker(session, order, zh, en, but_not=entered_by, now=now)
 
 
 def _require_current(session: Session, order: RecyclingOrder, step: OrderMove, number: str) -> list[SlipSheet]:

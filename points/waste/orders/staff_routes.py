@@ -320,7 +320,7 @@ def weigh_order(entry: dict[str, Any], order_id: UUID) -> SlipSheet:
 def read_disputed_order(order_id: UUID) -> WholeOrder:
     """争议订单. A disputed order with its slips and moves, without the address."""
     with transaction() as session:
-        return whole(session, orders.disputed_order(session, actor(), order_id))
+        return whole(session, orders.read_disputed(session, actor(), order_id, now=now()))
 
 
 @blueprint.post("/disputes/<uuid:order_id>/slips")

@@ -44,7 +44,7 @@ def weigh(
     """Write down what was weighed; a second time, with a reason, what was wrong. The resident is asked to confirm.
 
     Raises NotFound, OrderMoveRefused, SlipRefused, ReasonRequired, CorrectionTooLate, TooManySlips, StaffUnlinked,
-    ServesOwnHousehold.
+    ServesOwnHousehold, CollectsOwnBooking.
     """
     order = orders.own_as_collector(session, actor, order_id)
     correcting = order.state is OrderState.WEIGHED
@@ -52,8 +52,10 @@ def weigh(
     orders.require_move(order, step, Party.COLLECTOR)
     if business_day(now) < order.day:
         raise OrderMoveRefused(state=order.state.value, move=step.value)
-    # Asked again at the scale: a collector may have moved in with somebody since they accepted.
+    # Asked again at the scale: a collector may have moved in with somebody since they accepted, or been found to be
+    # the same person as whoever booked.
     staff_links.require_may_serve(session, actor.id, order.resident_id, now=now)
+    orders.require_not_own_booking(session, actor, order)
     if correcting:
         _require_correctable(session, order, reason, now=now)
     sheet = slips.make(
