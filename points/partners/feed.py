@@ -288,11 +288,12 @@ def _award_once(
 ) -> list[Award]:
     if _checks.pay_once is None:
         return award_priced(session, priced, bound.homes, tariffs=tariffs, now=now)
-    as_priced = [(row.reason, row.outcome) for row in priced]
+    reasons, outcomes = [row.reason for row in priced], [row.outcome for row in priced]
 
     def pay(refused: Collection[int]) -> list[Award]:
-        for row, (reason, outcome) in zip(priced, as_priced, strict=True):
-            row.reason, row.outcome = reason, outcome
+        if refused:  # what the award before has written into the rows was taken back with it
+            for row, reason, outcome in zip(priced, reasons, outcomes, strict=True):
+                row.reason, row.outcome = reason, outcome
         for n in refused:
             priced[n].reason, priced[n].outcome = Reason.SAME_BAG, None
         return award_priced(session, priced, bound.homes, tariffs=tariffs, now=now)

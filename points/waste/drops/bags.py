@@ -123,7 +123,9 @@ def is_paid_otherwise(session: Session, activity: Activity) -> bool:
         return False
     sites = opening.current(session)
     place = _place_of(sites, activity)
-    return place is not None and any(other.is_paid for other in _others(session, sites, {0: (activity, place)})[0])
+    return place is not None and any(
+        other.is_paid for other in _others(session, sites, {0: (activity, place)}).get(0, ())
+    )
 
 
 def _place_of(sites: Sites, told: Any) -> str | None:
@@ -134,39 +136,30 @@ def _place_of(sites: Sites, told: Any) -> str | None:
     return None if site is None else site.code
 
 
-# Our own drops say where they were; of partners' only the events of those who know the place are looked through.
-_OWN = sa.text("""
-WITH asked AS MATERIALIZED (
-    SELECT * FROM json_to_recordset(cast(:asked AS json))
-        AS a (n int, resident_id uuid, mode text, source text, place text, at timestamptz)
-), own AS (
-    SELECT asked.n, asked.source, d.resident_id, d.activity_id
-    FROM asked JOIN sorting_drop d ON d.resident_id = asked.resident_id
-    WHERE d.site_code = asked.place AND d.category = asked.mode
-      AND d.dropped_at BETWEEN asked.at - cast(:within AS interval) AND asked.at + cast(:within AS interval)
-)
-SELECT own.n, a.resident_id, a.id, a.grade, a.source, a.site, a.device, a.outcome, a.reason, EXISTS (
+_FOUND = """a.resident_id, a.id, a.grade, a.mode, a.source, a.site, a.device, a.outcome, a.reason, EXISTS (
         SELECT FROM activity copy WHERE copy.resident_id = a.resident_id AND copy.source = 'restored'
-            AND copy.external_id = a.id::text AND copy.outcome = 'awarded') AS is_restored
-FROM own JOIN activity a ON a.resident_id = own.resident_id AND a.id = own.activity_id
-WHERE a.source <> own.source
-""")
-_PARTNERS = sa.text("""
-SELECT asked.n, a.resident_id, a.id, a.grade, a.source, a.site, a.device, a.outcome, a.reason, EXISTS (
-        SELECT FROM activity copy WHERE copy.resident_id = a.resident_id AND copy.source = 'restored'
-            AND copy.external_id = a.id::text AND copy.outcome = 'awarded') AS is_restored
-FROM json_to_recordset(cast(:asked AS json))
-        AS asked (n int, resident_id uuid, mode text, others text[], at timestamptz)
-    JOIN activity a ON a.resident_id = asked.resident_id AND a.source = ANY (asked.others)
-WHERE a.behaviour = 'sorting' AND a.mode = asked.mode
-  AND a.started_at BETWEEN asked.at - cast(:within AS interval) AND asked.at + cast(:within AS interval)
-""")
+            AND copy.external_id = a.id::text AND copy.outcome = 'awarded') AS is_restored"""
+_WITHIN = "BETWEEN asked.at - cast(:within AS interval) AND asked.at + cast(:within AS interval)"
+# Our own drops lie in a table of their own; of partners' only the events of those who know the place are looked at.
+# What else makes one bag is compared when they are found: a batch asks about thousands, and finds a few.
+_OWN = sa.text(f"""
+SELECT asked.n, {_FOUND}
+FROM json_to_recordset(cast(:asked AS json)) AS asked (n int, resident_id uuid, at timestamptz)
+    JOIN sorting_drop d ON d.resident_id = asked.resident_id AND d.dropped_at {_WITHIN}
+    JOIN activity a ON a.resident_id = d.resident_id AND a.id = d.activity_id
+""")  # noqa: S608 -- constants
+_PARTNERS = sa.text(f"""
+SELECT asked.n, {_FOUND}
+FROM json_to_recordset(cast(:asked AS json)) AS asked (n int, resident_id uuid, at timestamptz, partners text[])
+    JOIN activity a ON a.resident_id = asked.resident_id AND a.source = ANY (asked.partners)
+WHERE a.behaviour = 'sorting' AND a.started_at {_WITHIN}
+""")  # noqa: S608 -- constants
 
 
 def _others_of(
     session: Session, sites: Sites, told: Sequence[Told], places: Mapping[int, str], awards: Sequence[Award]
 ) -> dict[int, list[_Other]]:
-    """The other records of each bag that was paid or found badly sorted."""
+    """The other records of each bag that was paid or found badly sorted, by its number."""
     asked = {
         n: (told[n], place)
         for n, place in places.items()
@@ -176,34 +169,29 @@ def _others_of(
 
 
 def _others(session: Session, sites: Sites, asked: Mapping[int, tuple[Any, str]]) -> dict[int, list[_Other]]:
-    """The other records of each bag, by its number; bags and where they were brought are given."""
-    rows = [
-        {
-            "n": n,
-            "resident_id": one.resident_id,
-            "mode": one.mode,
-            "source": one.source,
-            "place": place,
-            "others": sorted(sites.partners_at.get(place, frozenset()) - {one.source}),
-            "at": one.started_at,
-        }
-        for n, (one, place) in asked.items()
-    ]
-    # Most places have one partner, whose own events are told apart by their sequence: then nothing is looked through.
-    found = [*_found(session, _OWN, rows), *_found(session, _PARTNERS, [each for each in rows if each["others"]])]
-    others: dict[int, list[_Other]] = {n: [] for n in asked}
-    for row in sorted(found, key=lambda row: (row.resident_id, row.id)):
-        if _place_of(sites, row) == asked[row.n][1]:
+    """The other records of each bag that has any, by its number; bags and where they were brought are given."""
+    own, partners = [], []
+    for n, (one, place) in asked.items():
+        bag = {"n": n, "resident_id": one.resident_id, "at": one.started_at}
+        own.append(bag)
+        # Most places have one partner, whose own events are told apart by their sequence.
+        if others := sites.partners_at.get(place, frozenset()) - {one.source}:
+            partners.append({**bag, "partners": sorted(others)})
+    found: dict[int, list[_Other]] = {}
+    for row in sorted(_found(session, _OWN, own) + _found(session, _PARTNERS, partners), key=lambda row: row.id):
+        one, place = asked[row.n]
+        if row.mode == one.mode and row.source != one.source and _place_of(sites, row) == place:
             kinds = Grade(row.grade), Outcome(row.outcome)
-            others[row.n].append(_Other(row.resident_id, row.id, *kinds, row.reason, row.is_restored))
-    return others
+            other = _Other(row.resident_id, row.id, *kinds, row.reason, row.is_restored)
+            found.setdefault(row.n, []).append(other)
+    return found
 
 
-def _found(session: Session, statement: sa.TextClause, asked: Sequence[Mapping[str, Any]]) -> Sequence[sa.Row[Any]]:
+def _found(session: Session, statement: sa.TextClause, asked: Sequence[Mapping[str, Any]]) -> list[sa.Row[Any]]:
     if not asked:
-        return ()
+        return []
     keys = {"asked": msgspec.json.encode(asked).decode(), "within": SAME_BAG_WITHIN}
-    return session.execute(statement, keys).all()
+    return list(session.execute(statement, keys))
 
 
 def _found_bad(award: Award, told: Told) -> bool:
