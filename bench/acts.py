@@ -14,7 +14,9 @@ from bench.trips import DAYS, Trip, Trips
 from server.clock import SHANGHAI_FIXED
 
 CATEGORIES = ("recyclable", "kitchen", "residual", "hazardous")
-MATERIALS = ("corrugated", "pet", "aluminium_can")
+# Materials, and the grams that people bring of them at a time: more, and households would reach their bounds each day.
+MATERIALS = (("corrugated", 2_000), ("pet", 400), ("aluminium_can", 150))
+BAG_G = 3_000
 ACT_SECONDS = DAYS * 86_400
 
 
@@ -27,20 +29,24 @@ class Act:
     site: int
     device: int
     sequence: int
-    weight_g: int
+    percent: int  # of what is usual to bring
     at: datetime
 
     def feed_line(self) -> bytes:
         """The line that the partner pushes."""
-        what = (
-            f'"kind":"bin-drop","category":"{CATEGORIES[self.number // 2 % len(CATEGORIES)]}"'
+        material, usual_g = MATERIALS[self.number // 2 % len(MATERIALS)]
+        what, usual_g = (
+            (f'"kind":"bin-drop","category":"{CATEGORIES[self.number // 2 % len(CATEGORIES)]}"', BAG_G)
             if self.number % 2
-            else f'"kind":"recycling","material":"{MATERIALS[self.number // 2 % len(MATERIALS)]}",'
-            '"site_kind":"fixed","timing":"scheduled","channel":"online"'
+            else (
+                f'"kind":"recycling","material":"{material}",'
+                '"site_kind":"fixed","timing":"scheduled","channel":"online"',
+                usual_g,
+            )
         )
         return (
             f'{{{what},"id":"act-{self.number:08}","member":"{member_id(self.resident)}","at":"{self.at.isoformat()}",'
-            f'"site":"{site_name(self.site)}","weight_g":{self.weight_g},'
+            f'"site":"{site_name(self.site)}","weight_g":{usual_g * self.percent // 100},'
             f'"device":"device-{self.site}-{self.device}","sequence":{self.sequence}}}'
         ).encode()
 
@@ -69,6 +75,6 @@ class Acts:
             self._random.choice(self._residents),
             *place,
             self._counts[place],
-            self._random.randrange(200, 5_000),
+            self._random.randrange(50, 200),
             self._first + timedelta(seconds=self._random.randrange(ACT_SECONDS)),
         )
