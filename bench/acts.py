@@ -17,6 +17,7 @@ CATEGORIES = ("recyclable", "kitchen", "residual", "hazardous")
 # Materials, and the grams that people bring of them at a time: more, and households would reach their bounds each day.
 MATERIALS = (("corrugated", 2_000), ("pet", 400), ("aluminium_can", 150))
 BAG_G = 3_000
+COLLECTED = '"site_kind":"fixed","timing":"scheduled","channel":"online"'
 ACT_SECONDS = DAYS * 86_400
 
 
@@ -34,16 +35,12 @@ class Act:
 
     def feed_line(self) -> bytes:
         """The line that the partner pushes."""
-        material, usual_g = MATERIALS[self.number // 2 % len(MATERIALS)]
-        what, usual_g = (
-            (f'"kind":"bin-drop","category":"{CATEGORIES[self.number // 2 % len(CATEGORIES)]}"', BAG_G)
-            if self.number % 2
-            else (
-                f'"kind":"recycling","material":"{material}",'
-                '"site_kind":"fixed","timing":"scheduled","channel":"online"',
-                usual_g,
-            )
-        )
+        if self.number % 2:
+            usual_g = BAG_G
+            what = f'"kind":"bin-drop","category":"{CATEGORIES[self.number // 2 % len(CATEGORIES)]}"'
+        else:
+            material, usual_g = MATERIALS[self.number // 2 % len(MATERIALS)]
+            what = f'"kind":"recycling","material":"{material}",{COLLECTED}'
         return (
             f'{{{what},"id":"act-{self.number:08}","member":"{member_id(self.resident)}","at":"{self.at.isoformat()}",'
             f'"site":"{site_name(self.site)}","weight_g":{usual_g * self.percent // 100},'
