@@ -204,7 +204,6 @@ def _tables() -> None:
         sa.Column("division", sa.String(length=12), nullable=False),
         sa.Column("site_code", sa.String(length=40), nullable=True),
         sa.Column("operator_id", sa.Uuid(), nullable=True),
-        sa.Column("carried_since", sa.DateTime(timezone=True), nullable=True),
         sa.Column("enabled", sa.Boolean(), server_default=sa.text("true"), nullable=False),
         sa.Column("key_a_sealed", sa.LargeBinary(), nullable=True),
         sa.Column("key_b_sealed", sa.LargeBinary(), nullable=True),
