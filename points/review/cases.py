@@ -238,7 +238,7 @@ def case_for(session: Session, actor: Actor, case_id: UUID) -> Case:
 def _case_of_others(session: Session, actor: Actor, case_id: UUID, *, now: datetime) -> Case:
     """A case in the actor's scope that is not about their own household. Raises NotFound."""
     found = case_for(session, actor, case_id)
-    if session.scalar(sa.select(staff_links.own_household(session, actor.id, found.resident_id, now=now))):
+    if staff_links.is_own_household(session, actor.id, found.resident_id, now=now):
         raise NotFound
     return found
 

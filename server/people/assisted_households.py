@@ -5,7 +5,6 @@ household's own word lets them, as it does anybody: the code that a member's pho
 a phone, such as an old couple's, nobody's phone can make one, and then staff make it for whoever lives there.
 """
 
-from collections.abc import Sequence
 from datetime import datetime
 from uuid import UUID
 
@@ -98,15 +97,11 @@ def leave(session: Session, actor: Actor, resident_id: UUID, *, now: datetime) -
     if _leaves_at(session, resident_id) == before:
         return left
     _record(session, actor, "leave", resident_id, left.id, now=now)
-    notices.tell(
-        session,
-        _others(session, left.id, resident_id),
-        kind="household-leaving",
-        subject=f"household:{left.id}",
-        title_zh="社区工作人员为一位家庭成员办理了退出, 今日结束时生效",
-        title_en="Community staff entered that a member leaves your household at the end of today",
-        now=now,
+    title = (
+        "社区工作人员为一位家庭成员办理了退出, 今日结束时生效",
+        "Community staff entered that a member leaves your household at the end of today",
     )
+    _tell_others(session, left.id, resident_id, "household-leaving", title, now=now)
     return left
 
 
@@ -121,15 +116,11 @@ def stay(session: Session, actor: Actor, resident_id: UUID, *, now: datetime) ->
     if _leaves_at(session, resident_id) == before:
         return kept
     _record(session, actor, "stay", resident_id, kept.id, now=now)
-    notices.tell(
-        session,
-        _others(session, kept.id, resident_id),
-        kind="household-staying",
-        subject=f"household:{kept.id}",
-        title_zh="社区工作人员取消了一位家庭成员的退出",
-        title_en="Community staff entered that a member stays in your household after all",
-        now=now,
+    title = (
+        "社区工作人员取消了一位家庭成员的退出",
+        "Community staff entered that a member stays in your household after all",
     )
+    _tell_others(session, kept.id, resident_id, "household-staying", title, now=now)
     return kept
 
 
@@ -159,12 +150,16 @@ def _leaves_at(session: Session, resident_id: UUID) -> datetime | None:
     return session.scalar(own.with_for_update())
 
 
-def _others(session: Session, household_id: UUID, resident_id: UUID) -> Sequence[UUID]:
-    return session.scalars(
+def _tell_others(
+    session: Session, household_id: UUID | None, resident_id: UUID, kind: str, title: tuple[str, str], *, now: datetime
+) -> None:
+    others = session.scalars(
         sa.select(HouseholdMember.resident_id).where(
             HouseholdMember.household_id == household_id, HouseholdMember.resident_id != resident_id
         )
     ).all()
+    subject, (title_zh, title_en) = f"household:{household_id}", title
+    notices.tell(session, others, kind=kind, subject=subject, title_zh=title_zh, title_en=title_en, now=now)
 
 
 def _record(

@@ -145,6 +145,11 @@ def own_household(
     return _own(session, own, resident_id, now=now)
 
 
+def is_own_household(session: Session, staff_id: UUID, resident_id: UUID, *, now: datetime) -> bool:
+    """Whether a resident is of those: who may not decide about them does not read it either."""
+    return session.scalar(sa.select(own_household(session, staff_id, resident_id, now=now))) is True
+
+
 def _own(
     session: Session, own: UUID | None, resident_id: UUID | sa.SQLColumnExpression[UUID], *, now: datetime
 ) -> sa.ColumnElement[bool]:

@@ -5,11 +5,14 @@ from uuid import UUID
 
 import pytest
 import time_machine
+from flask import Flask
 from flask.testing import FlaskClient
 from points_builders import Feed
+from sorting_builders import COMMUNITY, declare_none
 from sqlalchemy.orm import Session
 
 from points.partners.models import Binding
+from server.access import Role
 from server.clock import now
 from server.settings import Settings
 
@@ -35,3 +38,18 @@ def member(session: Session, feed: Feed, make_resident: Callable[..., UUID]) -> 
         return resident_id
 
     return make
+
+
+@pytest.fixture
+def key(app: Flask) -> bytes:
+    """The service's data key."""
+    settings: Settings = app.extensions["tanpuhui_settings"]
+    return settings.data_key
+
+
+@pytest.fixture
+def supervisor(make_staff: Callable[..., UUID], session: Session) -> UUID:
+    """A supervisor who may confirm what residents bring."""
+    made = make_staff(Role.SUPERVISOR, division=COMMUNITY)
+    declare_none(session, made)
+    return made

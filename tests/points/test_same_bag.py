@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 from uuid import UUID
@@ -9,7 +10,6 @@ from uuid import UUID
 import pytest
 import sqlalchemy as sa
 import time_machine
-from flask import Flask
 from flask.testing import FlaskClient
 from points_builders import Feed, drop_line, outcomes, transferred, wrong
 from sorting_builders import COMMUNITY, NEXT_DOOR, TUESDAY, code_of, decisions, declare_none, drawn_now, person, site
@@ -36,7 +36,6 @@ from server.access import Role
 from server.clock import now
 from server.database import new_id, psycopg_url
 from server.people.models import Household, HouseholdMember, Resident, Staff
-from server.settings import Settings
 
 Headers = dict[str, str]
 OWN_DROPS = "/api/v1/me/sorting/drops"
@@ -51,19 +50,6 @@ def tuesday(clock: time_machine.Traveller) -> Iterator[time_machine.Traveller]:
     opening.forget()
     yield clock
     opening.forget()
-
-
-@pytest.fixture
-def key(app: Flask) -> bytes:
-    settings: Settings = app.extensions["tanpuhui_settings"]
-    return settings.data_key
-
-
-@pytest.fixture
-def supervisor(make_staff: Callable[..., UUID], session: Session) -> UUID:
-    made = make_staff(Role.SUPERVISOR, division=COMMUNITY)
-    declare_none(session, made)
-    return made
 
 
 def grade(
@@ -418,47 +404,50 @@ def test_a_payment_that_meets_others_again_and_again_ends(session: Session, monk
     assert asked == [set(), *[{0}] * bags.TRIES]
 
 
-@pytest.mark.parametrize("own_first", [True, False])
-@pytest.mark.parametrize("finding", [Finding.QUALIFIED, Finding.MIXED])
-def test_of_two_records_at_once_one_is_paid(
-    make_database: Callable[[], str], own_first: bool, finding: Finding
-) -> None:
-    engine = sa.create_engine(psycopg_url(make_database()))
-    key, staff_id, alice = bytes(32), new_id(), new_id()
-    with Session(engine, expire_on_commit=False) as session:
+@dataclass
+class AtOnce:
+    """A place with a supervisor and Alice in a database of their own, where two record one bag at the same time."""
+
+    engine: sa.Engine
+    staff_id: UUID
+    alice: UUID
+    key: bytes = bytes(32)
+
+    def own(self, session: Session) -> None:
+        """Alice scans the site's code."""
+        scan(session, self.key, self.staff_id, self.alice)
+
+    def paid_after(self, first: Callable[[Session], object], second: Callable[[Session], object]) -> int:
+        """The points that remain, with the first record's transaction held open until the second one waits for it."""
+
+        def run_second() -> None:
+            with Session(self.engine) as other:
+                second(other)
+                other.commit()
+
+        with ThreadPoolExecutor(1) as pool, Session(self.engine) as held_open:
+            first(held_open)
+            waiting = pool.submit(run_second)
+            _wait_for_a_lock(self.engine)
+            held_open.commit()
+            waiting.result(10)
+        with Session(self.engine) as session:
+            assert wrong(session) == {}
+            assert len(records(session, self.alice)) == 2
+            return int(session.scalar(sa.text("SELECT coalesce(sum(remaining_points), 0) FROM lot")) or 0)
+
+
+@pytest.fixture
+def at_once(make_database: Callable[[], str]) -> Iterator[AtOnce]:
+    made = AtOnce(sa.create_engine(psycopg_url(make_database())), new_id(), new_id())
+    with Session(made.engine) as session:
         values = {"password_hash": "unusable", "role": Role.SUPERVISOR, "division": COMMUNITY, "created_at": now()}
-        session.add(Staff(id=staff_id, name=f"s-{staff_id.hex}", **values))
-        session.add(Resident(resident_id=alice, community_code=COMMUNITY, created_at=now()))
+        session.add(Staff(id=made.staff_id, name=f"s-{made.staff_id.hex}", **values))
+        session.add(Resident(resident_id=made.alice, community_code=COMMUNITY, created_at=now()))
         session.flush()
-        declare_none(session, staff_id)
-        site(session)
-        decisions(session)
-
-    def own(session: Session) -> None:
-        scan(session, key, staff_id, alice)
-
-    def strong(session: Session) -> None:
-        grade(session, key, staff_id, alice, finding=finding)
-
-    first, second = (own, strong) if own_first else (strong, own)
-
-    def run_second() -> None:
-        with Session(engine) as other:
-            second(other)
-            other.commit()
-
-    with ThreadPoolExecutor(1) as pool, Session(engine) as held_open:
-        first(held_open)
-        waiting = pool.submit(run_second)
-        _wait_for_a_lock(engine)
-        held_open.commit()
-        waiting.result(10)
-    with Session(engine) as session:
-        paid = session.scalar(sa.text("SELECT coalesce(sum(remaining_points), 0) FROM lot"))
-        expected = (2 if own_first else 4) if finding is Finding.QUALIFIED else 0
-        assert (paid, wrong(session)) == (expected, {})
-        assert len(records(session, alice)) == 2
-    engine.dispose()
+        declare_none(session, made.staff_id)
+    yield made
+    made.engine.dispose()
 
 
 def _wait_for_a_lock(engine: sa.Engine) -> None:
@@ -473,18 +462,23 @@ def _wait_for_a_lock(engine: sa.Engine) -> None:
     pytest.fail("the second never waited for the first")
 
 
+@pytest.mark.parametrize("own_first", [True, False])
+@pytest.mark.parametrize("finding", [Finding.QUALIFIED, Finding.MIXED])
+def test_of_two_records_at_once_one_is_paid(at_once: AtOnce, own_first: bool, finding: Finding) -> None:
+    with Session(at_once.engine) as session:
+        site(session)
+        decisions(session)
+
+    def strong(session: Session) -> None:
+        grade(session, at_once.key, at_once.staff_id, at_once.alice, finding=finding)
+
+    paid = at_once.paid_after(*((at_once.own, strong) if own_first else (strong, at_once.own)))
+    assert paid == ((2 if own_first else 4) if finding is Finding.QUALIFIED else 0)
+
+
 @pytest.mark.parametrize("bin_first", [True, False])
-def test_of_a_bins_record_and_a_scan_at_once_the_first_is_paid(
-    make_database: Callable[[], str], bin_first: bool
-) -> None:
-    engine = sa.create_engine(psycopg_url(make_database()))
-    key, staff_id, alice = bytes(32), new_id(), new_id()
-    with Session(engine, expire_on_commit=False) as session:
-        values = {"password_hash": "unusable", "role": Role.SUPERVISOR, "division": COMMUNITY, "created_at": now()}
-        session.add(Staff(id=staff_id, name=f"s-{staff_id.hex}", **values))
-        session.add(Resident(resident_id=alice, community_code=COMMUNITY, created_at=now()))
-        session.flush()
-        declare_none(session, staff_id)
+def test_of_a_bins_record_and_a_scan_at_once_the_first_is_paid(at_once: AtOnce, bin_first: bool) -> None:
+    with Session(at_once.engine) as session:
         registry.create(
             session,
             "bins",
@@ -492,36 +486,17 @@ def test_of_a_bins_record_and_a_scan_at_once_the_first_is_paid(
             kinds=["bin-drop"],
             day_budget_points=1000,
             key="k" * 40,
-            data_key=key,
+            data_key=at_once.key,
             now=now(),
         )
         session.flush()
-        session.add(Binding(partner_code="bins", member_id="m-1", resident_id=alice, bound_at=now()))
+        session.add(Binding(partner_code="bins", member_id="m-1", resident_id=at_once.alice, bound_at=now()))
         site(session, partner_code="bins", partner_site="bin-7")
         decisions(session)
-
-    def own(session: Session) -> None:
-        scan(session, key, staff_id, alice)
 
     def push(session: Session) -> None:
         partner = session.get_one(Partner, "bins")
         take_in(session, partner, "b-1", drop_line("d-1", when=now()), now=now())
 
-    first, second = (push, own) if bin_first else (own, push)
-
-    def run_second() -> None:
-        with Session(engine) as other:
-            second(other)
-            other.commit()
-
-    with ThreadPoolExecutor(1) as pool, Session(engine) as held_open:
-        first(held_open)
-        waiting = pool.submit(run_second)
-        _wait_for_a_lock(engine)
-        held_open.commit()
-        waiting.result(10)
-    with Session(engine) as session:
-        paid = session.scalar(sa.text("SELECT coalesce(sum(remaining_points), 0) FROM lot"))
-        assert (paid, wrong(session)) == (5 if bin_first else 2, {})
-        assert len(records(session, alice)) == 2
-    engine.dispose()
+    paid = at_once.paid_after(*((push, at_once.own) if bin_first else (at_once.own, push)))
+    assert paid == (5 if bin_first else 2)

@@ -57,7 +57,7 @@ from server.people.models import CodePurpose, Household, HouseholdMember, Reside
 from server.people.resident_codes import CodeKind, UsedCode
 from server.people.scan_kinds import AcceptedScan
 from server.places.positions import Datum, Position, distance_m
-from server.settings import PLACES_DATA, Settings
+from server.settings import PLACES_DATA
 
 Headers = dict[str, str]
 DROPS, OWN_DROPS, CHECKS = "/api/v1/sorting/drops", "/api/v1/me/sorting/drops", "/api/v1/sorting/spot-checks"
@@ -71,19 +71,6 @@ def tuesday(clock: time_machine.Traveller) -> Iterator[time_machine.Traveller]:
     opening.forget()
     yield clock
     opening.forget()
-
-
-@pytest.fixture
-def key(app: Flask) -> bytes:
-    settings: Settings = app.extensions["tanpuhui_settings"]
-    return settings.data_key
-
-
-@pytest.fixture
-def supervisor(make_staff: Callable[..., UUID], session: Session) -> UUID:
-    made = make_staff(Role.SUPERVISOR, division=COMMUNITY)
-    declare_none(session, made)
-    return made
 
 
 @pytest.fixture

@@ -409,7 +409,7 @@ def disputed_order(session: Session, actor: Actor, order_id: UUID, *, held: bool
 def read_disputed(session: Session, actor: Actor, order_id: UUID, *, now: datetime) -> RecyclingOrder:
     """The same to read: nobody reads the dispute of their own household. Raises NotFound."""
     found = disputed_order(session, actor, order_id)
-    if session.scalar(sa.select(staff_links.own_household(session, actor.id, found.resident_id, now=now))):
+    if staff_links.is_own_household(session, actor.id, found.resident_id, now=now):
         raise NotFound
     return found
 
@@ -522,13 +522,13 @@ def tell_booker(
     if order.requested_by == but_not:
         return
     if was_booked(session, order) and assisted.is_assisted(session, order.resident_id):
-        tell_staff(session, order, order.requested_by, f"代约订单: {zh}", f"booked by you: {en}", now=now)
+        _tell_staff(session, order, order.requested_by, f"代约订单: {zh}", f"booked by you: {en}", now=now)
 
 
 def tell_staff(session: Session, order: RecyclingOrder, staff_id: UUID, zh: str, en: str, *, now: datetime) -> None:
     """Tell a member of staff who did something for the resident what came of it, if they could still look it up."""
-    if shown_to_staff(session, order) and _may_assist(session, staff_id, order.resident_id, now=now):
-        _tell(session, staff_id, order, zh, en, whose=f"resident:{order.resident_id}:", now=now)
+    if shown_to_staff(session, order):
+        _tell_staff(session, order, staff_id, zh, en, now=now)
 
 
 def tell_resident_alone(session: Session, order: RecyclingOrder, zh: str, en: str, *, now: datetime) -> None:
@@ -756,6 +756,11 @@ def _may_assist(session: Session, staff_id: UUID, resident_id: UUID, *, now: dat
     except DomainError:
         return False
     return helper.may(Permission.RESIDENT_ASSIST)
+
+
+def _tell_staff(session: Session, order: RecyclingOrder, staff_id: UUID, zh: str, en: str, *, now: datetime) -> None:
+    if _may_assist(session, staff_id, order.resident_id, now=now):
+        _tell(session, staff_id, order, zh, en, whose=f"resident:{order.resident_id}:", now=now)
 
 
 def _tell(
